@@ -6,7 +6,8 @@ operation. `load` looks in `$GENCORE_DATA`, then in the cache, then lets torchvi
 
 import difflib
 import os
-import zipfile
+import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Batches:
     """
 
     def __init__(self, images, batch_size, seed=0, labels=None):
-        if batch_size > len(images):
+        if not 1 <= batch_size <= len(images):
             raise DataError(f"A batch of {batch_size} was asked of only {len(images)} images.")
         self.images, self.labels = images, labels
         self.batch_size, self.seed = batch_size, seed
@@ -161,21 +162,26 @@ def _download(name):
     import torchvision
 
     source = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}[name]
-    root, arrays = store.cache_dir() / "torchvision", {}
+    root, arrays = store.cache_dir() / "torchvision" / name, {}
+    patience = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(store.TIMEOUT)  # torchvision itself would wait for ever
         for part in ("train", "test"):
             dataset = getattr(torchvision.datasets, source)(root, part == "train", download=True)
             images = torch.as_tensor(dataset.data)
             arrays[f"{part}_images"] = images.reshape(*images.shape[:3], -1).numpy()
             arrays[f"{part}_labels"] = torch.as_tensor(dataset.targets).numpy().astype("uint8")
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+    except Exception as error:  # of the network, the archive or the disk: they share no base
+        shutil.rmtree(root, ignore_errors=True)  # half of a download is not taken for a whole one
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         looked = " and ".join(map(str, _places(name)))
         raise DataError(
             f"{name} could not be had: looked for {looked}, then torchvision could not download it "
             f"({reason}). Put {name}.npz into a folder and set GENCORE_DATA to it, or work with "
             f'the embedded data: data.load("fashion-mini").'
         ) from None
+    finally:
+        socket.setdefaulttimeout(patience)
     return arrays
 
 
@@ -196,16 +202,16 @@ def _read_npz(file, name):
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{file} is damaged ({error}): delete it and get it again.") from None
-    except Exception as error:  # zlib.error has no common base with the others
+    except Exception as error:  # of the archive, its compression, its arrays: they share no base
         raise DataError(f"{file} is damaged ({error}): delete it and get it again.") from None
     splits = [_split(arrays, part, file) for part in ("train", "test")]
-    if name in SHAPES and splits[0].images.shape[1:] != SHAPES[name]:
-        raise DataError(
-            f"{file} holds images of shape {tuple(splits[0].images.shape[1:])}, but {name} has "
-            f"{SHAPES[name]} (channels, height, width)."
-        )
+    expected = SHAPES.get(name, tuple(splits[0].images.shape[1:]))
+    for found in (tuple(split.images.shape[1:]) for split in splits):
+        if found != expected:
+            raise DataError(
+                f"{file} holds images of shape {found}, but {name} has {expected} (channels, "
+                f"height, width)."
+            )
     return Dataset(name, *splits, source=str(file))
 
 
@@ -218,10 +224,14 @@ def _split(arrays, part, file):
         )
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     labels = arrays.get(f"{part}_labels")
-    labels = torch.full((len(images),), -1) if labels is None else torch.from_numpy(labels).long()
-    if labels.shape != (len(images),):
-        raise DataError(f"{file}: {len(images)} {part} images, but {len(labels)} labels.")
-    return Split(images, labels)
+    if labels is None:
+        return Split(images, torch.full((len(images),), -1))
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        raise DataError(
+            f"{file}: the array {part}_labels should be {len(images)} whole numbers; it is "
+            f"{labels.dtype} {labels.shape}."
+        )
+    return Split(images, torch.from_numpy(labels.astype("int64")))
 
 
 def _stand_in(name):

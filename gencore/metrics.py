@@ -145,7 +145,8 @@ def prdc(real, fake, k=5):
         count += inside.sum()
         covered += inside.any(1).sum()
     shares = precise.mean(), recalled / len(real), count / (k * len(fake)), covered / len(real)
-    return dict(zip(("precision", "recall", "density", "coverage"), map(float, shares), strict=1))
+    names = "precision", "recall", "density", "coverage"
+    return dict(zip(names, map(float, shares), strict=True))
 
 
 def expected_coverage(n, m, k=5):
@@ -155,7 +156,7 @@ def expected_coverage(n, m, k=5):
 
 
 def active_units(mu, threshold=0.01):
-    """How many dimensions of posterior means (n, d) have variance > threshold: Burda et al. (2016)."""
+    """How many dimensions of posterior means (n, d) have a variance > threshold, Burda et al."""
     return int((_sets(mu)[0].var(0) > threshold).sum())
 
 

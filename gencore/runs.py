@@ -122,12 +122,12 @@ def names():
 
 
 def config(name):
-    """The configuration of a run; an unknown name raises KeyError with the nearest match."""
+    """The configuration of a run; an unknown name raises LookupError with the nearest match."""
     if name in catalogue():
         return catalogue()[name]
     near = difflib.get_close_matches(name, catalogue(), 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise KeyError(f"There is no run {name!r}.{hint} `python -m gencore runs` lists them.")
+    raise LookupError(f"There is no run {name!r}.{hint} `python -m gencore runs` lists them.")
 
 
 def seeds(name):
@@ -149,29 +149,39 @@ def _json(name):
 
 
 def state(name):
-    """ready, stale (made from another configuration or damaged) or missing."""
+    """ready, stale (made from another configuration, or under another profile), damaged or missing."""
     path = store.runs_dir() / name
     if not path.with_name(name + ".json").exists():
         return "missing"
     try:
-        meta = store.load(path)[1]
+        meta = _load(path)[1]
     except (store.Corrupt, FileNotFoundError):
         return "damaged"
     fits = meta["profile"] in ("full", data.profile())
     return "ready" if fits and meta["digest"] == config(name).digest else "stale"
 
 
+def _load(path):
+    tensors, meta = store.load(path)
+    if lacking := {"config", "digest", "profile", "metrics", "history"} - meta.keys():
+        raise store.Corrupt(
+            f"{path}.json does not describe a run, for it lacks {', '.join(sorted(lacking))}: delete "
+            f"it and train or download again."
+        )
+    return tensors, meta
+
+
 def get(name, retrain=False):
     """The run `name`: the published artefact, or with `retrain=True` one trained now.
 
     Retraining takes the budget of the profile (`GENCORE_PROFILE`) and leaves the artefact alone.
-    Raises KeyError for an unknown name, store.Corrupt for a damaged file, store.StoreError when
+    Raises LookupError for an unknown name, store.Corrupt for a damaged file, store.StoreError when
     the artefact is neither here nor in the release.
     """
     conf = config(name)
     if retrain:
         return fresh(conf, progress=True)
-    tensors, meta = store.load(store.artefact(name))
+    tensors, meta = _load(store.artefact(name))
     if meta["digest"] != conf.digest:
         warnings.warn(
             f"The artefact {name} is stale: it was made from another configuration. Its numbers are "
@@ -229,6 +239,8 @@ def fresh(conf, checkpoint=None, progress=False):
     for record in train.watch(records, steps) if progress else records:
         if film:
             film.look(record.step)
+    if checkpoint and history.get("step", [0])[-1] != steps:
+        raise KeyboardInterrupt  # an unfinished run is never published; its checkpoint stays
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.copy_(_stored(tensor, conf))  # what is measured is what is saved
@@ -242,7 +254,8 @@ def fresh(conf, checkpoint=None, progress=False):
     meta = {
         "name": conf.name, "config": asdict(conf), "digest": conf.digest, "profile": budget,
         "steps": steps, "stand_in": dataset.stand_in, "parameters": nets.parameters(model),
-        "wall_s": round(sum(history["seconds"]), 1), "cpu_s": round(sum(history["cpu_seconds"]), 1),
+        "wall_s": round(sum(history.get("seconds", [])), 1),
+        "cpu_s": round(sum(history.get("cpu_seconds", [])), 1),
         "evaluation_cpu_s": round(time.process_time() - began, 1), **machine(),
     }  # fmt: skip
     tensors = film.state_dict() if film else {}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 CHECKOUT = Path(__file__).parents[1]
+TIMEOUT = 20  # seconds without an answer after which a server counts as not there
 
 
 class StoreError(OSError):
@@ -53,31 +54,43 @@ def write_bytes(path, data):
 
     Raises StoreError, with the old file intact, when the disk is full or cannot be written.
     """
-    path = Path(path)
-    temporary = None
+    _write([(Path(path), data)])
+
+
+def _write(files):
+    """Write several files, (path, bytes) each; none is renamed before all are on the disk."""
+    staged = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; artefacts are for everyone
-        os.replace(temporary, path)
+        for path, data in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            staged.append((temporary, path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes private files; artefacts are for everyone
+        for temporary, path in staged:
+            os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise StoreError(
             f"Could not write {path}: {error.strerror or error}. Nothing was changed; make room or "
             "choose another folder with GENCORE_HOME or GENCORE_RUNS."
         ) from None
+    finally:
+        for temporary, _ in staged:
+            with contextlib.suppress(OSError):  # those that were renamed are gone
+                os.unlink(temporary)
 
 
 def write_json(path, value):
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
+    write_bytes(path, _json_bytes(value))
+
+
+def _json_bytes(value):
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path):
@@ -93,16 +106,18 @@ def read_json(path):
 def save(path, tensors, meta):
     """Save tensors and their description as `path.safetensors` and `path.json`.
 
-    `path` has no suffix; `tensors` maps names to tensors; `meta` is JSON-able and gets the key
-    `sha256`, the digest of the tensor file, which `load` checks.
+    `path` has no suffix; `tensors` maps names to tensors; `meta` is JSON-able and gets the keys
+    `sha256`, of the tensor file, and `description_sha256`, of itself; `load` checks both.
     """
     from safetensors.torch import save as to_bytes
 
     data = to_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     path = Path(path)
-    write_bytes(path.with_name(path.name + ".safetensors"), data)
+    meta = {**meta, "sha256": sha256(data)}
+    text = _json_bytes({**meta, "description_sha256": sha256(_json_bytes(meta))})
     # The description goes last: a run without it counts as not finished.
-    write_json(path.with_name(path.name + ".json"), {**meta, "sha256": sha256(data)})
+    files, parts = (".safetensors", ".json"), (data, text)
+    _write([(path.with_name(path.name + end), part) for end, part in zip(files, parts, strict=True)])
 
 
 def load(path):
@@ -116,12 +131,16 @@ def load(path):
     meta = read_json(path.with_name(path.name + ".json"))
     file = path.with_name(path.name + ".safetensors")
     data = file.read_bytes()
-    if sha256(data) != meta.get("sha256"):
-        raise Corrupt(
-            f"{file} is damaged: its sha256 is not the one in {path.name}.json. Delete both files "
-            f"and train or download again."
-        )
-    return from_bytes(data), meta
+    meta = meta if isinstance(meta, dict) else {}
+    own = meta.pop("description_sha256", None)  # older artefacts have none
+    if own not in (None, sha256(_json_bytes(meta))):
+        file = path.with_name(path.name + ".json")
+    elif sha256(data) == meta.get("sha256"):
+        return from_bytes(data), meta
+    raise Corrupt(
+        f"{file} is damaged: its sha256 is not the one in {path.name}.json. Delete both files and "
+        f"train or download again."
+    )
 
 
 def artefact(name):
@@ -132,10 +151,10 @@ def artefact(name):
     stay in the cache. Raises StoreError with what was tried.
     """
     path = runs_dir() / name
-    if path.with_name(name + ".json").exists():
+    files = [f"{name}.json", f"{name}.safetensors"]
+    if all(path.with_name(file).exists() for file in files):
         return path
     address, registry = release()
-    files = [f"{name}.json", f"{name}.safetensors"]
     if not all(file in registry for file in files):
         raise StoreError(
             f"The artefact {name} is not in {path.parent} and no release has it: make it with "
@@ -149,9 +168,10 @@ def _download(address, registry, files, folder):
 
     fetcher = pooch.create(folder, address, registry=registry, retry_if_failed=1)
     pooch.get_logger().setLevel("ERROR")
+    get = pooch.HTTPDownloader(timeout=TIMEOUT)
     try:
         for file in reversed(files):  # the description last, as in `save`
-            fetcher.fetch(file)
+            fetcher.fetch(file, downloader=get if address.startswith("http") else None)
     except Exception as error:
         raise StoreError(
             f"Could not download {file} from {address} ({type(error).__name__}: {error}). Check the "

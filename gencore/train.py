@@ -5,6 +5,7 @@ number is no longer finite. It is a generator: whoever consumes it decides what 
 """
 
 import math
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -52,15 +53,19 @@ def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant,
     history = {} if history is None else history
     start = resume(checkpoint, step.parts, history) if checkpoint else 0
     batches.step = start
+    buffers = _buffers(step)
     rates = [(group, group.setdefault("initial_lr", group["lr"])) for group in _groups(step)]
     window, began, saved = [], time.perf_counter(), time.monotonic()
     clock = _clock()
     for index in range(start, steps):
         for group, rate in rates:
             group["lr"] = rate * schedule(index, steps)
+        before = [buffer.clone() for buffer in buffers]
         try:
             losses = step(next(batches))
         except Diverged as error:
+            for buffer, old in zip(buffers, before, strict=True):
+                buffer.copy_(old)  # running means have seen the batch that broke the step
             raise Diverged(
                 f"Training diverged at step {index + 1}: {error}. The weights are those of step "
                 f"{index}; lower the learning rate or look at this step's batch."
@@ -92,7 +97,7 @@ def watch(records, steps):
     """Pass records on behind a progress bar with the time left and the losses; interrupt-safe."""
     from tqdm.auto import tqdm
 
-    record = None
+    record, stopped = None, False
     with tqdm(total=steps, file=sys.stdout, unit="step", mininterval=0.5, leave=False) as bar:
         try:
             for record in records:
@@ -101,9 +106,10 @@ def watch(records, steps):
                     bar.set_postfix({k: f"{v:.4g}" for k, v in record.losses.items()})
                 yield record
         except KeyboardInterrupt:
-            pass
+            stopped = True
     if record is None:
-        print(f"Nothing left to do: {steps} steps were done before.")
+        before = f"Nothing left to do: {steps} steps were done before."
+        print("Stopped before the first step." if stopped else before)
         return
     end = "Done" if record.step == steps else f"Stopped early, of {steps} steps"
     last = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items())
@@ -113,6 +119,11 @@ def watch(records, steps):
 def _groups(step):
     optimisers = [p for p in step.parts.values() if isinstance(p, torch.optim.Optimizer)]
     return [group for optimiser in optimisers for group in optimiser.param_groups]
+
+
+def _buffers(step):
+    modules = [p for p in step.parts.values() if isinstance(p, torch.nn.Module)]
+    return [buffer for module in modules for buffer in module.buffers()]
 
 
 def _clock():
@@ -182,12 +193,13 @@ def _restore(part, name, tensors, meta):
             slots.setdefault(int(index), {})[slot] = value
         state = {"state": slots, "param_groups": meta["groups"][name]}
     part.load_state_dict(state)
+    if isinstance(part, torch.optim.Optimizer):
+        for parameter, slots in part.state.items():  # averages lie in memory as their weights do
+            for slot, value in slots.items():
+                if value.shape == parameter.shape:
+                    slots[slot] = torch.empty_like(parameter).copy_(value)
 
 
 def remove_checkpoints(folder):
     """Delete the checkpoints of a finished run."""
-    folder = Path(folder)
-    if folder.is_dir():
-        for file in folder.glob("step-*"):
-            file.unlink()
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)  # with what a killed write may have left

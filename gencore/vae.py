@@ -271,10 +271,9 @@ class LinearStep:
         def closure():
             self.optimiser.zero_grad()
             loss = -linear_elbo(self.model, self.mean, self.cov)
+            if not math.isfinite(loss.item()):
+                raise nets.Diverged(f"the loss became {loss.item()}")
             loss.backward()
             return loss
 
-        loss = self.optimiser.step(closure).item()
-        if not math.isfinite(loss):
-            raise nets.Diverged(f"the loss became {loss}")
-        return {"loss": loss}
+        return {"loss": self.optimiser.step(closure).item()}

@@ -1,0 +1,123 @@
+"""Measurements of speed, each a ratio within one run or a time against its bar.
+
+The two sides of a ratio take turns in short slices, so that whatever else the machine does
+falls on both.
+"""
+
+import subprocess
+import sys
+import time
+
+import torch
+from torch import nn
+
+from gencore import data, train, vae
+
+BATCH = 128
+
+
+class MLP(nn.Module):
+    """The 784-400-20-400-784 network of the best-known VAE example script."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40))
+        self.decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784))
+
+    def encode(self, x):
+        return self.encoder(x).chunk(2, 1)
+
+    def log_likelihood(self, x, z):
+        return vae.bernoulli_log_likelihood(x.flatten(1), self.decoder(z))
+
+
+def measure(slices=8, steps=25):
+    """A list of rows {what, value, unit, bar, ok}."""
+    images = data.load("fashion-mini").train.images
+    loop, bare = _alternate(_looped(images), _bare(images), slices, steps)
+    ours, script = _alternate(_looped(images, MLP()), _script(images), slices, steps)
+    seconds = min(_import_seconds() for _ in range(3))
+    return [
+        _row("train.loop against the bare step, images per second", loop / bare, "x", 0.95),
+        _row("gencore against the VAE example script, same network", ours / script, "x", 3.0),
+        _row("import gencore and all that notebooks import", seconds, "s", -2.5),
+        _row("convolutional VAE, training", loop, "img/s", 0.0),
+    ]
+
+
+def _row(what, value, unit, bar):
+    """A bar that is negative is an upper limit."""
+    ok = value <= -bar if bar < 0 else value >= bar
+    text = f"<= {-bar:g}" if bar < 0 else f">= {bar:g}" if bar else ""
+    return {"what": what, "value": round(value, 3), "unit": unit, "bar": text, "ok": bool(ok)}
+
+
+def _alternate(first, second, slices, steps):
+    """Median images per second of two endless iterators, measured in turns."""
+    rates = ([], [])
+    for turn in range(slices + 1):
+        for iterator, kept in zip((first, second), rates, strict=True):
+            began = time.perf_counter()
+            for _ in range(steps):
+                next(iterator)
+            if turn:  # the first turn warms up
+                kept.append(BATCH * steps / (time.perf_counter() - began))
+    return tuple(sorted(kept)[len(kept) // 2] for kept in rates)
+
+
+def _looped(images, model=None):
+    step = vae.Step(vae.VAE(10) if model is None else model)
+    return train.loop(step, data.batches(images, BATCH), 10**9, history={})
+
+
+def _bare(images):
+    """The same update written by hand: index, forward, backward, Adam."""
+    model = vae.VAE(10)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    while True:
+        order = torch.randperm(len(images))
+        for rows in order[: len(images) // BATCH * BATCH].split(BATCH):
+            bound, _, _ = vae.elbo(model, images[rows].float() / 255)
+            optimiser.zero_grad()
+            (-bound.mean()).backward()
+            optimiser.step()
+            yield
+
+
+def _script(images):
+    """How the example script trains: a PIL image, a transform and a copy for each picture."""
+    from PIL import Image
+    from torchvision.transforms import ToTensor
+
+    class PerImage(torch.utils.data.Dataset):
+        def __init__(self):
+            self.transform = ToTensor()
+
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            return self.transform(Image.fromarray(images[index, 0].numpy(), mode="L")), 0
+
+    model = MLP()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    while True:
+        loader = torch.utils.data.DataLoader(PerImage(), BATCH, shuffle=True, drop_last=True)
+        for x, _ in loader:
+            mu, logvar = model.encode(x)
+            z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+            recon = model.decoder(z).sigmoid()
+            bce = nn.functional.binary_cross_entropy(recon, x.flatten(1), reduction="sum")
+            loss = bce - 0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            loss.item()
+            optimiser.step()
+            yield
+
+
+def _import_seconds():
+    code = "import gencore.runs, gencore.show, gencore.check, sys; assert 'torchvision' not in sys.modules"
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - began

@@ -1,0 +1,447 @@
+"""show: the pixels, marks, extents and names that a reader will see, read back from the figures."""
+
+import io
+import subprocess
+import sys
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+from PIL import Image
+
+from gencore import show, style
+
+HISTORY = {"step": [50, 100, 150], "loss": [3.0, 2.0, 1.0], "kl": [1.0, 2.0, 2.5]}
+
+
+def noise(n, channels=1, size=28, seed=0):
+    return torch.randint(0, 256, (n, channels, size, size), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+def drawn(figure):
+    """The figure's file as an array (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(show.png(figure))).convert("RGB"))
+
+
+def find(picture, tile):
+    """How often an image (3, h, w), at some whole magnification, stands in a picture."""
+    hits = set()
+    for scale in range(1, 25):
+        big = tile.numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
+        row = big[scale // 2]  # a line of pixels that random images do not share
+        if row.shape[0] > picture.shape[1]:
+            break
+        windows = np.lib.stride_tricks.sliding_window_view(picture[:, :, 0], row.shape[0], axis=1)
+        for y, x in np.argwhere((windows == row[:, 0]).all(2)):
+            patch = picture[y - scale // 2 :][: big.shape[0], x : x + big.shape[1]]
+            if patch.shape == big.shape and (patch == big).all():
+                hits.add((x, y - scale // 2))
+    return len(hits)
+
+
+def texts(figure):
+    return [t.get_text() for ax in figure.axes for t in ax.texts]
+
+
+class Plane:
+    """A decoder that writes its code into the image, so that a figure's codes can be read."""
+
+    latent_dim = 2
+
+    def encode(self, x):
+        return x.flatten(1)[:, :2], None
+
+    def decode(self, z):
+        return torch.special.ndtr(z)[:, :, None, None].mean(1, keepdim=True).expand(-1, 1, 8, 8)
+
+
+# Images
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
+def test_every_pixel_of_every_image_is_in_the_file(channels, size):
+    images = noise(7, channels, size)
+    picture = drawn(show.grid(images, columns=4))
+    for image in images:
+        assert find(picture, image.expand(3, -1, -1)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 20])
+def test_grid_is_exact_for_any_number_of_columns(count):
+    images = noise(count)
+    picture = drawn(show.grid(images, columns=count, titles=[str(i) for i in range(count)]))
+    assert find(picture, images[-1].expand(3, -1, -1)) == 1
+
+
+def test_floats_bytes_torch_and_numpy_give_one_picture():
+    images = noise(4)
+    reference = drawn(show.grid(images))
+    for same in (images.numpy(), images.float() / 255, (images.float() / 255).double().numpy()):
+        assert (drawn(show.grid(same)) == reference).all()
+
+
+def test_images_stand_in_rows_in_their_order():
+    images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 1, 4, 4)
+    board = show.grid(images, columns=3).axes[0].images[0].get_array()
+    ys = np.linspace(0, board.shape[0], 5)[[1, 3]].astype(int)
+    xs = np.linspace(0, board.shape[1], 7)[[1, 3, 5]].astype(int)
+    assert board[np.ix_(ys, xs)][..., 0].ravel().tolist() == [0, 51, 102, 153, 204, 255]
+
+
+def test_titles():
+    figure = show.grid(noise(3), titles=["a", "b", "c"])
+    assert texts(figure) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="3 images need 3 titles"):
+        show.grid(noise(3), titles=["a"])
+
+
+def test_signed_images_put_zero_in_white_and_signs_in_two_colours():
+    ramp = torch.tensor([-4.0, 0.0, 4.0]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    minus, zero, plus = style.pixels(ramp, signed=True)[:, 0, 0].astype(int)
+    assert zero.min() > 240
+    assert minus[0] > minus[2] + 50 and plus[2] > plus[0] + 20  # orange and violet
+
+
+def test_rows_hold_each_block_beside_its_label():
+    blocks = {"data": noise(5), "d = 2": noise(5, seed=1)}
+    figure = show.rows(blocks)
+    assert texts(figure) == list(blocks)
+    picture = drawn(figure)
+    for block in blocks.values():
+        assert all(find(picture, image.expand(3, -1, -1)) == 1 for image in block)
+    figure.canvas.draw()
+    for label, low in zip(figure.axes[0].texts, (0.5, 0), strict=True):
+        box = label.get_window_extent().transformed(figure.transFigure.inverted())
+        assert box.x0 > 0 and box.x1 < figure.axes[0].get_position().x0
+        assert low < (box.y0 + box.y1) / 2 < low + 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(3, 28, 28), r"\(n, C, H, W\)"),
+        (torch.zeros(3, 2, 8, 8), "1 or 3 channels"),
+        (torch.zeros(0, 1, 8, 8), "0, 1, 8, 8"),
+        (torch.full((1, 1, 8, 8), 1.5), "from 1.5 to 1.5"),
+        (torch.full((1, 1, 8, 8), torch.nan), "nan"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.int64), "int64"),
+    ],
+)
+def test_what_is_not_an_image_is_refused(images, words):
+    with pytest.raises(ValueError, match=words):
+        show.grid(images)
+
+
+def test_rows_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match="a: 3 of.*b: 4 of"):
+        show.rows({"a": noise(3), "b": noise(4)})
+
+
+def test_manifold_lays_the_quantiles_of_the_prior_out():
+    figure = show.manifold(Plane(), n=4)
+    ax = figure.axes[0]
+    board, side = ax.images[0].get_array()[..., 0].astype(float) / 255, len(ax.images[0].get_array()) // 4
+    got = board[side // 2 :: side, side // 2 :: side]
+    share = (np.arange(4) + 0.5) / 4  # ndtr undoes the quantile function
+    np.testing.assert_allclose(got, (share[None, :] + share[::-1, None]) / 2, atol=1 / 255)
+    middle = [label.get_text() for label in ax.get_xticklabels()].index("0")
+    assert ax.get_xticks()[middle] == pytest.approx(board.shape[1] / 2)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
+def test_interpolation_meets_its_ends_and_keeps_the_norm_on_the_sphere():
+    class Record(Plane):
+        def decode(self, z):
+            seen.append(z)
+            return super().decode(z)
+
+    seen = []
+    x0, x1 = torch.zeros(2, 1, 1, 8, 8)
+    x0[0, 0, 0, 0], x1[0, 0, 0, 1] = 1, 1
+    figure = show.interpolation(Record(), x0, x1, n=5)
+    line, arc = seen
+    torch.testing.assert_close(line[2], torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(arc[[0, -1]], torch.eye(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(arc.norm(dim=1), torch.ones(5))
+    assert texts(figure) == ["straight line", "on the sphere", "in pixels"]
+
+
+# Charts
+
+
+def test_errorbars_end_one_standard_deviation_away():
+    mean, sd = [40.0, 25.0, 9.0], [2.0, 1.0, 0.5]
+    figure = show.errorbars([2, 4, 10], {"vae": (mean, sd), "ae": (mean, None)}, "d", "distance", logx=True)
+    ax = figure.axes[0]
+    (bars,) = [c for c in ax.containers if c.has_yerr]
+    ends = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, np.array([mean, mean]).T + np.array([[-1, 1]]) * np.array(sd)[:, None])
+    assert len(bars.lines[1]) == 2  # caps
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["2", "4", "10"]
+    assert ax.get_xscale() == "log" and ax.get_xlabel() == "d" and ax.get_ylabel() == "distance"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["vae", "ae"]
+
+
+def test_series_keep_the_colour_and_the_marker_of_their_family():
+    figure = show.errorbars(["a", "b"], {"samples": ([1, 2], None), "ae": ([1, 2], None), "else": ([1, 2], None)},
+                            "", "", colours={"samples": "prior"})  # fmt: skip
+    lines = [c.lines[0] for c in figure.axes[0].containers]
+    expected = [show.COLOURS["prior"], show.COLOURS["ae"]]
+    assert [to_hex(line.get_color()) for line in lines[:2]] == expected
+    assert [line.get_marker() for line in lines[:2]] == [style.MARKERS["prior"], style.MARKERS["ae"]]
+    assert all(line.get_linestyle() == "None" for line in lines)  # categories are not joined
+
+
+def test_floor_is_drawn_at_its_level_with_its_name():
+    ax = show.errorbars([1, 2], {"vae": ([5, 6], None)}, "", "", floor=(1.5, "the floor")).axes[0]
+    assert [1.5, 1.5] in [list(line.get_ydata()) for line in ax.lines]
+    assert "the floor" in [t.get_text() for t in ax.texts] and ax.get_ylim()[0] == 0
+
+
+def test_curves_draw_the_history_and_the_range_of_seeds():
+    other = HISTORY | {"loss": [5.0, 4.0, 3.0]}
+    figure = show.curves([HISTORY, other], ["loss", "kl"], {"loss": "−ELBO"}, "nats", band=(1, 2))
+    ax = figure.axes[0]
+    assert ax.lines[0].get_xydata().tolist() == [[50, 4], [100, 3], [150, 2]]
+    low, high = ax.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
+    assert (low, high) == (1, 5)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["−ELBO", "kl"]
+    assert len({line.get_linestyle() for line in ax.lines}) == 2  # colour is not the only carrier
+    assert show.curves(HISTORY, ["loss"]).axes[0].get_legend() is None
+
+
+def test_bars_below_the_threshold_are_hollow():
+    ax = show.bars([3.0, 1.0, 0.001], "unit", "KL", threshold=0.01).axes[0]
+    assert [b.get_height() for b in ax.patches] == [3.0, 1.0, 0.001]
+    filled = [to_hex(b.get_facecolor()) == show.COLOURS["vae"] for b in ax.patches]
+    assert filled == [True, True, False]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3"]
+
+
+def test_named_bars_have_their_family_colour_and_deviation():
+    ax = show.bars({"pca": (30.0, 2.0), "ae": 20.0}, "model", "distance").axes[0]
+    assert [to_hex(b.get_facecolor()) for b in ax.patches] == [show.COLOURS["pca"], show.COLOURS["ae"]]
+    segments = [s for c in ax.containers if getattr(c, "has_yerr", False) for s in c.lines[2][0].get_segments()]
+    assert [28.0, 32.0] in [s[:, 1].tolist() for s in segments]
+
+
+def test_histograms_are_densities_over_common_bins():
+    values = {"real": np.random.default_rng(0).normal(size=500), "vae": torch.randn(90)}
+    ax = show.histogram(values, "x", bins=20, marks={"here": 0.5}).axes[0]
+    outlines = [p.get_data() for p in ax.patches if not p.get_fill()]
+    assert len(outlines) == 2 and (outlines[0].edges == outlines[1].edges).all()
+    for data in outlines:
+        assert (data.values * np.diff(data.edges)).sum() == pytest.approx(1)
+    assert "here" in [t.get_text() for t in ax.texts]
+
+
+def test_plane_draws_points_deviations_and_diagonals_of_one_sum():
+    points = {"d = 2": ((6.0, 0.5), (140.0, 1.0)), "d = 4": (10.0, 115.0), "d = 5": (10.1, 114.0)}
+    ax = show.plane(points).axes[0]
+    assert ax.containers[0].lines[0].get_xydata().tolist() == [[6, 140], [10, 115], [10.1, 114]]
+    across, up = (c.get_segments()[0] for c in ax.containers[0].lines[2])
+    assert across[:, 0].tolist() == [5.5, 6.5] and up[:, 1].tolist() == [139, 141]
+    assert [t.get_text() for t in ax.texts][:3] == list(points)
+    for line in ax.lines[len(ax.containers[0].lines[1]) + 1 :]:
+        x, y = line.get_data()
+        assert x[0] + y[0] == pytest.approx(x[1] + y[1])
+
+
+def test_latent_map_names_each_class_at_its_median():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 20)
+    mu = rng.normal(size=(200, 2)) * 0.1 + 3 * np.stack([np.cos(labels), np.sin(labels)], 1)
+    ax = show.latent_map(torch.tensor(mu), torch.tensor(labels)).axes[0]
+    places = {t.get_text(): t.get_position() for t in ax.texts}
+    for c in range(10):
+        np.testing.assert_allclose(places[str(c)], np.median(mu[labels == c], 0), atol=0.05)
+    assert [p.radius for p in ax.patches] == [1, 2]
+    points = ax.collections[0]
+    assert len(points.get_offsets()) == 200
+    assert {to_hex(c) for c in points.get_facecolors()} == set(style.CLASSES)
+
+
+def test_names_of_classes_that_coincide_are_moved_apart():
+    mu = np.random.default_rng(0).normal(size=(300, 2))
+    ax = show.latent_map(mu, np.arange(300) % 3, ["cat", "dog", "frog"]).axes[0]
+    centres = [t.get_position() for t in ax.texts if t.get_text() in ("cat", "dog", "frog")]
+    gaps = [np.hypot(*np.subtract(a, b)) for i, a in enumerate(centres) for b in centres[:i]]
+    assert len(gaps) == 3 and min(gaps) > 0.045 * np.ptp(mu, 0).max()
+
+
+def test_latent_map_refuses_other_shapes_and_survives_a_collapsed_posterior():
+    with pytest.raises(ValueError, match=r"\(5, 3\)"):
+        show.latent_map(np.zeros((5, 3)), np.zeros(5, int))
+    show.png(show.latent_map(np.zeros((5, 2)), np.arange(5)))
+
+
+def test_compare_draws_the_generated_points_above_the_real():
+    ax = show.compare(np.zeros((5, 2)), torch.ones(3, 2), family="vae").axes[0]
+    real, fake = ax.collections
+    assert len(real.get_offsets()) == 5 and len(fake.get_offsets()) == 3
+    assert to_hex(fake.get_facecolor()[0]) == show.COLOURS["vae"]
+
+
+# The look
+
+SIGHT = {  # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def linear(colours):
+    c = np.array([to_rgb(colour) for colour in colours])
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def oklab(c):
+    """Ottosson's OKLab, in which equal distances look about equally large."""
+    lms = c.clip(0, 1) @ np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+                                   [0.0883024619, 0.2817188376, 0.6299787005]]).T  # fmt: skip
+    return np.cbrt(lms) @ np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+                                    [0.0259040371, 0.7827717662, -0.8086757660]]).T  # fmt: skip
+
+
+FAMILIES = [name for name in show.COLOURS if name not in ("prior", "rec", "gmm")]
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize(
+    ("colours", "bar"),  # for comparison: 0.076 in Okabe & Ito's eight, 0.052 in Tol's muted ten
+    [
+        ([show.COLOURS[n] for n in FAMILIES], 0.085),
+        ([show.COLOURS[n] for n in ("real", "pca", "ae", "vae", "prior", "rec", "gmm")], 0.095),
+        (style.CLASSES, 0.1),
+    ],
+)
+def test_colours_stay_apart_for_colour_blind_readers(sight, colours, bar):
+    lab = oklab(linear(colours) @ np.array(SIGHT[sight]).T)
+    distance = np.linalg.norm(lab[:, None] - lab, axis=-1)[np.triu_indices(len(lab), 1)]
+    assert distance.min() > bar
+
+
+def contrast(a, b):
+    a, b = sorted(linear([a, b]) @ [0.2126, 0.7152, 0.0722])
+    return (b + 0.05) / (a + 0.05)
+
+
+def test_contrast_to_the_paper():
+    assert min(contrast(c, style.PAPER) for c in show.COLOURS.values()) >= 3  # WCAG 1.4.11
+    assert min(contrast(c, style.PAPER) for c in (style.INK, style.MUTED)) >= 4.5  # WCAG 1.4.3
+    assert len(set(zip(show.COLOURS.values(), style.MARKERS.values(), strict=True))) == len(show.COLOURS)
+
+
+def sample_figures():
+    return {
+        "grid": show.grid(noise(16)), "rows": show.rows({"a": noise(8)}), "manifold": show.manifold(Plane(), 5),
+        "curves": show.curves(HISTORY, ["loss", "kl"]), "bars": show.bars([1.0, 2.0], "x", "y"),
+        "errorbars": show.errorbars([1, 2], {"vae": ([1, 2], [1, 1])}, "x", "y", floor=1),
+        "histogram": show.histogram({"real": [1.0, 2.0]}, "x"), "plane": show.plane({"a": (1, 2)}),
+        "latent_map": show.latent_map(np.eye(2), [0, 1]), "compare": show.compare(np.eye(2), np.eye(2)),
+    }  # fmt: skip
+
+
+def test_all_figures_are_one_width_on_opaque_paper_with_alt_text_and_legible_type():
+    for name, figure in sample_figures().items():
+        assert isinstance(figure, Figure), name
+        assert 10 < len(figure.alt) <= 150, name
+        assert figure.get_figwidth() == pytest.approx(style.WIDTH, abs=0.01), name
+        data, metadata = figure._repr_png_()
+        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+        assert metadata == {"width": 704}, name
+        assert (picture[..., 3] == 255).all(), name
+        corner = np.array([int(style.PAPER[i : i + 2], 16) for i in (1, 3, 5)])
+        assert abs(picture[0, 0, :3].astype(int) - corner).max() <= 2, name
+        sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+        assert min(sizes, default=9) >= 9, name
+
+
+def test_settings_of_the_reader_are_left_alone_and_have_no_say():
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"figure.facecolor": "red", "font.size": 3, "axes.facecolor": "red"}):
+        figure = show.bars([1.0], "x", "y")
+        assert figure.axes[0].xaxis.label.get_fontsize() == 11
+        red = drawn(figure)
+    assert (red == drawn(show.bars([1.0], "x", "y"))).all()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_drawing_needs_no_pyplot_and_importing_no_matplotlib():
+    source = """
+import sys
+from gencore import show
+assert "matplotlib" not in sys.modules
+show.png(show.bars([1.0, 2.0], "x", "y"))
+assert "matplotlib.pyplot" not in sys.modules and "IPython" not in sys.modules
+show.numbers(a=1)
+"""
+    subprocess.run([sys.executable, "-c", source], check=True)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("as it is", "as it is"), (True, "True"), (7, "7"), (-60000, "−60,000"), (0.0, "0"), (103.94, "103.9"),
+        (-103.94, "−103.9"), (12.345678, "12.35"), (0.98712, "0.987"), (0.012345, "0.0123"), (60000.4, "60,000"),
+        (1.234e-6, "1.23e−06"), (float("nan"), "nan"), (np.float32(2.5), "2.500"), (torch.tensor(3), "3"),
+        ((12.345, 0.41), "12.3 ± 0.4"), ((12.345, 0.123), "12.35 ± 0.12"), ((1234.5, 56.0), "1,234 ± 56"),
+        ((12.345, None, 1), "12.35"), ((12.345, 0.41, 3), "12.3 ± 0.4"), ((-85.2, 2.0), "−85 ± 2"),
+    ],
+)  # fmt: skip
+def test_text_of_a_value(value, expected):
+    assert show.text(value) == expected
+
+
+def test_numbers_outside_a_notebook_print_an_aligned_table(capsys):
+    show.numbers({"kl-divergence": (16.2, 0.1)}, n=3)
+    assert capsys.readouterr().out == "kl-divergence  16.20 ± 0.10\nn              3\n"
+
+
+@pytest.fixture(scope="module")
+def executed():
+    """A notebook that was executed: two numbers and a figure."""
+    book = nbformat.v4.new_notebook()
+    book.cells = [
+        nbformat.v4.new_markdown_cell("# Page\n\nRate {glue:text}`rate-d10`, {glue:text}`n`, {glue:text}`minus`."),
+        nbformat.v4.new_code_cell('from gencore import show\nshow.numbers({"rate-d10": (16.2, 0.5)}, n=60_000, minus=-2.5)'),
+        nbformat.v4.new_code_cell('show.bars([1.0, 2.0], "x", "y")'),
+    ]
+    book.cells[2].metadata["mystnb"] = {"image": {"alt": "Two bars."}, "figure": {"caption": "A caption.", "name": "fig-two"}}
+    return NotebookClient(book, timeout=120, kernel_name="python3").execute()
+
+
+def test_a_notebook_holds_one_picture_and_hidden_records(executed):
+    printed, *records = executed.cells[1].outputs
+    assert printed.text.split() == "rate-d10 16.2 ± 0.5 n 60,000 minus −2.500".split()
+    prefix = "application/papermill.record/"
+    assert [set(r.data) for r in records] == [{prefix + "text/plain"}] * 3
+    names = [r.metadata["scrapbook"] for r in records]
+    assert names == [{"name": n, "mime_prefix": prefix} for n in ("rate-d10", "n", "minus")]
+    (output,) = executed.cells[2].outputs
+    assert set(output.data) == {"image/png", "text/plain"}
+    assert output.metadata["image/png"] == {"width": 704}
+
+
+def test_myst_finds_the_numbers_and_shows_nothing_else(executed, tmp_path):
+    pytest.importorskip("myst_nb")
+    nbformat.write(executed, tmp_path / "index.ipynb")
+    (tmp_path / "conf.py").write_text('project = "t"\nextensions = ["myst_nb"]\nnb_execution_mode = "off"\n')
+    command = [sys.executable, "-m", "sphinx", "-n", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    spans = [part.split("</span>")[0] for part in page.split('<span class="pasted-text">')[1:]]
+    assert spans == ["16.2 ± 0.5", "60,000", "−2.500"]
+    assert page.count('class="cell_output') == 2 and page.count("<img") == 1
+    assert 'alt="Two bars."' in page and "papermill" not in page and "width: 704px" in page
