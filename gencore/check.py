@@ -55,7 +55,7 @@ def number(answer, expected, tolerance=0.0, unit="", hint=""):
     except (TypeError, ValueError):
         return _verdict(False, f"{answer!r} is not a number; expected {about}.", hint)
     passed = abs(value - expected) <= tolerance + 1e-6 * abs(expected)
-    cause = "" if passed else _cause(value, torch.tensor(float(expected)), (), 1e-3 * abs(expected))
+    cause = "" if passed else _cause(value, torch.tensor(float(expected)), set(), 1e-3 * abs(expected))
     return _verdict(bool(passed), f"{text(value)}{unit}: expected {about}.{cause}", hint)
 
 

@@ -236,7 +236,7 @@ def _classifier(dataset):
     tensors, meta = store.load(store.artefact(CLASSIFIERS[dataset]))
     config = meta["config"]["model"]
     net = nets.Classifier(**config)
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    net.load_state_dict(tensors)  # float16 in the file, float32 in the network
     return net.eval(), (config["channels"], config["size"], config["size"])
 
 

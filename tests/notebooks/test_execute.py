@@ -47,16 +47,16 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize(
-    "source, found",
-    [("import gencore; gencore.setup()", None), ("assert 1 == 2", "AssertionError"),
-     ("import os; os._exit(1)", "imeout")],
+    "source, found, cell",
+    [("import gencore; gencore.setup()", None, CELL), ("assert 1 == 2", "AssertionError", CELL),
+     ("import os; os._exit(1)", "imeout", 5)],
     ids=["healthy", "wrong", "dead kernel"],
 )  # fmt: skip
-def test_a_broken_notebook_is_found(tmp_path, source, found):
+def test_a_broken_notebook_is_found(tmp_path, source, found, cell):
     sources = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", source, "print(1)"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     path = tmp_path / "small.ipynb"
     nbformat.write(notebook, path)
-    code, output = run(path, tmp_path, cell=5)
+    code, output = run(path, tmp_path, cell=cell)
     assert (code != 0) == (found is not None), output
     assert found is None or found in output

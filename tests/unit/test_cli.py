@@ -1,7 +1,7 @@
 """The command line: each command does what it says, and bad input gets one sentence and a status."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +27,28 @@ def smoke(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """One artefact, trained once for this file by the command itself."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENCORE_PROFILE", "smoke")
+        patch.setenv("GENCORE_RUNS", str(folder))
+        patch.setenv("GENCORE_HOME", str(folder / "home"))
+        assert main(["train", SMALL]) == 0
+    assert not list((folder / "home" / "checkpoints").glob("*"))  # gone when it is finished
+    return folder
+
+
+@pytest.fixture
+def trained(smoke, artefact):
+    """A folder of artefacts that holds a copy of that one."""
+    (smoke / "runs").mkdir()
+    for file in artefact.glob(f"{SMALL}.*"):
+        shutil.copy(file, smoke / "runs")
+    return smoke
+
+
 def test_runs_lists_every_run_with_its_state(smoke, capsys):
     assert main(["runs"]) == 0
     listed = dict(line.split() for line in capsys.readouterr().out.splitlines())
@@ -34,14 +56,18 @@ def test_runs_lists_every_run_with_its_state(smoke, capsys):
     assert set(listed.values()) == {"missing"}
 
 
-def test_train_makes_an_artefact_once(smoke, capsys):
-    assert main(["train", SMALL]) == 0
-    file = smoke / "runs" / f"{SMALL}.safetensors"
+def test_train_leaves_a_ready_artefact_alone(trained, capsys):
+    file = trained / "runs" / f"{SMALL}.safetensors"
     before = file.stat().st_mtime_ns
     assert main(["train", SMALL]) == 0
     assert "1 ready, 0 to train" in capsys.readouterr().out
     assert file.stat().st_mtime_ns == before
-    assert not list((smoke / "home" / "checkpoints").glob("*"))
+
+
+def test_train_all_skips_what_is_ready(trained, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "names", lambda: [SMALL])
+    assert main(["train", "--all"]) == 0
+    assert "1 ready, 0 to train" in capsys.readouterr().out
 
 
 def test_train_needs_names_or_all(smoke, capsys):
@@ -57,9 +83,8 @@ def test_unknown_run_names_the_nearest(smoke, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
-def test_sample_writes_the_images_of_run_sample(smoke, capsys):
-    main(["train", SMALL])
-    out = smoke / "grid.png"
+def test_sample_writes_the_images_of_run_sample(trained, capsys):
+    out = trained / "grid.png"
     assert main(["sample", SMALL, "-n", "6", "-o", str(out), "--seed", "3"]) == 0
     sheet = np.asarray(Image.open(out))
     assert sheet.shape == (3 * 28, 2 * 28)
@@ -70,10 +95,9 @@ def test_sample_writes_the_images_of_run_sample(smoke, capsys):
 
 
 @pytest.mark.parametrize("words", [["-n", "0"], ["--prior", "uniform"]])
-def test_sample_refuses_nonsense(smoke, capsys, words):
-    main(["train", SMALL])
-    assert main(["sample", SMALL, "-o", str(smoke / "x.png"), *words]) == 1
-    assert not (smoke / "x.png").exists()
+def test_sample_refuses_nonsense(trained, capsys, words):
+    assert main(["sample", SMALL, "-o", str(trained / "x.png"), *words]) == 1
+    assert not (trained / "x.png").exists()
 
 
 def test_sample_of_a_missing_artefact_says_how_to_make_it(smoke, capsys):
@@ -81,14 +105,13 @@ def test_sample_of_a_missing_artefact_says_how_to_make_it(smoke, capsys):
     assert "python -m gencore train vae-mnist-d10" in capsys.readouterr().err
 
 
-def test_sample_of_a_damaged_artefact(smoke, capsys):
-    main(["train", SMALL])
-    file = smoke / "runs" / f"{SMALL}.safetensors"
+def test_sample_of_a_damaged_artefact(trained, capsys):
+    file = trained / "runs" / f"{SMALL}.safetensors"
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
     assert runs.state(SMALL) == "damaged"
-    assert main(["sample", SMALL, "-o", str(smoke / "x.png")]) == 1
+    assert main(["sample", SMALL, "-o", str(trained / "x.png")]) == 1
     assert "is damaged" in capsys.readouterr().err
 
 
@@ -119,10 +142,11 @@ def test_doctor_names_what_is_missing(smoke, capsys):
 
 def test_killed_training_goes_on_from_its_checkpoint(smoke, monkeypatch):
     """SIGKILL in the middle; the second start must not begin at step 1 again."""
+    name, steps = "classifier-fashion-mnist", 150
     code = (
-        "import sys; from gencore import runs, train, __main__ as m;"
-        "train.CHECKPOINT_SECONDS = 0; runs.STEPS['smoke'] = 400;"
-        f"sys.exit(m.main(['train', {SMALL!r}]))"
+        "import sys; from gencore import runs, train, __main__ as command;"
+        f"train.CHECKPOINT_SECONDS = 0; runs.STEPS['smoke'] = {steps};"
+        f"sys.exit(command.main(['train', {name!r}]))"
     )
     folder = smoke / "home" / "checkpoints"
     first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -132,19 +156,17 @@ def test_killed_training_goes_on_from_its_checkpoint(smoke, monkeypatch):
     first.send_signal(signal.SIGKILL)
     first.wait()
     reached = max(store.read_json(f)["step"] for f in folder.glob("*/step-*.json"))
-    steps = runs.config(SMALL).epochs * (6000 // runs.config(SMALL).batch)
-    if reached == min(steps, 400):
-        pytest.fail("the run was over before it could be killed: make it longer")
-    monkeypatch.setitem(runs.STEPS, "smoke", 400)
-    seen = []
-    original = runs.train.loop
+    assert 0 < reached < steps, "the run was over before it could be killed: make it longer"
+    monkeypatch.setitem(runs.STEPS, "smoke", steps)
+    seen, loop = [], runs.train.loop
 
     def spy(*args, **kwargs):
-        for record in original(*args, **kwargs):
+        for record in loop(*args, **kwargs):
             seen.append(record.step)
             yield record
 
     monkeypatch.setattr(runs.train, "loop", spy)
-    assert main(["train", SMALL]) == 0
-    assert seen[0] == reached + 1
-    assert json.loads((smoke / "runs" / f"{SMALL}.json").read_text())["steps"] == seen[-1]
+    assert main(["train", name]) == 0
+    assert seen == list(range(reached + 1, steps + 1))
+    meta = json.loads((smoke / "runs" / f"{name}.json").read_text())
+    assert meta["history"]["step"] == [50, 100, 150]

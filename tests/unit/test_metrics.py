@@ -327,7 +327,8 @@ def test_parzen_approaches_the_true_density_and_takes_images():
     )
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 3, 3)).astype(np.uint8)
     flat = images.reshape(4, 9) / 255
-    assert metrics.parzen(images, images, 0.2) == pytest.approx(metrics.parzen(flat, flat, 0.2))
+    assert metrics.parzen(images, images, 2.0) == pytest.approx(metrics.parzen(flat, flat, 2.0))
+    assert metrics.parzen(flat, images, 2.0) == pytest.approx(metrics.parzen(flat, flat, 2.0))
 
 
 def test_parzen_sigma_maximises_the_validation_density():
