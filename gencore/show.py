@@ -33,7 +33,7 @@ def grid(images, columns=8, titles=None, signed=False):
     if len(titles) != n:
         raise ValueError(f"{n} images need {n} titles; there are {len(titles)}.")
     made, places = style.mosaic(tiles, columns, f"{n} titled images.", row_gap=58, low=0.36)
-    size = 10.5 * min(1, (places[0][2] / made.sharp_dpi) / style.text_width(titles, 10.5))
+    size = 11 * min(1, (places[0][2] / made.sharp_dpi) / style.text_width(titles, 11))
     for title, (x, y, w, h) in zip(titles, places, strict=True):
         made.axes[0].text(x + w / 2, y + h + 11, title, ha="center", va="top", size=size)
     return made
@@ -53,7 +53,7 @@ def rows(images, signed=False):
     tiles = np.concatenate(list(blocks.values()))
     columns = len(tiles) // len(blocks)
     alt = f"Rows of {columns} images: {', '.join(blocks)}.".replace("\n", " ")
-    made, places = style.mosaic(tiles, columns, alt, left=style.text_width(blocks, 11) + 0.14)
+    made, places = style.mosaic(tiles, columns, alt, left=style.text_width(blocks, 11.5) + 0.14)
     for label, (_, y, _, h) in zip(blocks, places[::columns], strict=True):
         made.axes[0].text(-0.1 * made.sharp_dpi, y + h / 2, label, ha="right", va="center")
     return made
@@ -192,7 +192,7 @@ def histogram(values, xlabel, ylabel="density", bins=40, marks=None, colours=Non
     for name, x in (marks or {}).items():
         ax.axvline(x, color=MUTED, lw=1.2, ls=DASHES)
         ax.annotate(name, (x, 1), (4, -2), ax.get_xaxis_transform(), textcoords="offset points",
-                    va="top", color=MUTED, fontsize=10)  # fmt: skip
+                    va="top", color=MUTED, fontsize=10.5)  # fmt: skip
     ax.set_ylim(0)
     style.key(ax)
     return made
@@ -225,7 +225,7 @@ def plane(points, xlabel="rate: KL, nats per image", ylabel="distortion, nats pe
     for total in MaxNLocator(6).tick_values(low + bottom, high + top):
         ax.plot((low, high), (total - low, total - high), color="#cfcabd", lw=1, zorder=0.5)
         if bottom < total - high < top:
-            ax.text(high, total - high, f"−ELBO {total:g}", color=MUTED, size=9.5, ha="right",
+            ax.text(high, total - high, f"−ELBO {total:g}", color=MUTED, size=10, ha="right",
                     va="center", bbox={"fc": PAPER, "ec": "none", "pad": 1})  # fmt: skip
     ax.set(xlim=(low, high), ylim=(bottom, top))
     ax.grid(False)
@@ -251,7 +251,7 @@ def latent_map(mu, labels, names=None):
     halo = [withStroke(linewidth=3.5, foreground=PAPER)]
     for radius in (1, 2):
         ax.add_patch(Circle((0, 0), radius, fill=False, ec=INK, lw=1.2, ls=DASHES))
-        ax.text(0.7 * radius, -0.74 * radius, f"{radius} sd", size=9, va="top", path_effects=halo)
+        ax.text(0.7 * radius, -0.74 * radius, f"{radius} sd", size=10, va="top", path_effects=halo)
     centres = {c: np.median(mu[labels == c], 0) for c in np.unique(labels).tolist()}
     for a, b in [*combinations(centres, 2)] * 20:  # names that would touch are moved apart
         gap = centres[a] - centres[b]

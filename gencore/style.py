@@ -33,8 +33,8 @@ PAPER, INK, MUTED, FAINT = "#fbfaf7", "#33322e", "#5f5c54", "#e4e0d6"
 DASHES, STROKES = (0, (4, 3)), ("-", "--", "-.", ":")
 STYLE = {
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "figure.dpi": DPI, "font.family": "DejaVu Sans", "font.size": 11, "axes.labelsize": 11,
-    "xtick.labelsize": 10.5, "ytick.labelsize": 10.5, "legend.fontsize": 10.5,
+    "figure.dpi": DPI, "font.family": "DejaVu Sans", "font.size": 11.5, "axes.labelsize": 11.5,
+    "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.edgecolor": "#8b877c", "axes.linewidth": 0.8, "xtick.major.width": 0.8,
     "ytick.major.size": 0, "axes.spines.top": False, "axes.spines.right": False,
@@ -179,7 +179,7 @@ def level(ax, value, name, side="right"):
     value, name = value if isinstance(value, tuple) else (value, name)
     ax.axhline(value, color=MUTED, lw=1.2, ls=DASHES, zorder=1.5)
     ax.annotate(name, (0 if side == "left" else 1, value), (0, 4), ax.get_yaxis_transform(),
-                textcoords="offset points", ha=side, va="bottom", color=MUTED, fontsize=10)  # fmt: skip
+                textcoords="offset points", ha=side, va="bottom", color=MUTED, fontsize=10.5)  # fmt: skip
 
 
 def text(value):

@@ -169,7 +169,7 @@ def mini():
 def forks():
     """Processes that have imported everything when they start: to kill one costs milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "gencore.runs"])
+    context.set_forkserver_preload(["torch._dynamo", "gencore.runs"])  # Adam needs the first
     return context
 
 

@@ -14,6 +14,7 @@ from sphinx.util import logging
 
 ROOT = Path(__file__).parents[2]
 MARKER = "<!-- gencore:results -->"
+NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 logger = logging.getLogger(__name__)
 
 LABELS = {
@@ -40,6 +41,7 @@ LABELS = {
     "sharpness_rec": "sharpness, reconstructions",
     "sharpness_prior": "sharpness, samples of N(0, I)",
 }
+OF_THE_DATA = {"frechet_floor", "sharpness_real"}  # not of the model: no spread over its seeds
 SHORT = {  # the columns of the overview
     "accuracy": "test accuracy",
     "elbo": "ELBO",
@@ -75,13 +77,14 @@ def digits(value, decimals):
 
 def show(mean, sd=None):
     """`mean ± sd` with as many decimals as sd has to say; four significant digits without sd."""
-    exact = sd is None or sd == 0
+    exact = sd is None or sd <= 1e-9 * abs(mean)  # the same number up to rounding
+    sd = 0.0 if exact and sd is not None else sd
     size = abs(mean) if exact else sd
     if exact and float(mean).is_integer() and size >= 1:
         decimals = 0
     else:
         wanted = 4 if exact else 2
-        decimals = max(0, wanted - 1 - math.floor(math.log10(size))) if size > 0 else 0
+        decimals = min(5, max(0, wanted - 1 - math.floor(math.log10(size)))) if size > 0 else 0
     text = digits(mean, decimals)
     return text if sd is None else f"{text} ± {digits(sd, decimals)}"
 
@@ -94,10 +97,10 @@ def numbers(metas):
     return {k: v for k, v in values.items() if all(isinstance(x, (int, float)) for x in v)}
 
 
-def over_seeds(values):
-    """Mean ± standard deviation of some values, or the value if it is one."""
+def over_seeds(values, key=None):
+    """Mean ± standard deviation of some values; one value, or one of the data, stands alone."""
     mean = math.fsum(values) / len(values)
-    if len(values) == 1:
+    if len(values) == 1 or (key in OF_THE_DATA and len(set(values)) == 1):
         return show(mean)
     return show(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)))
 
@@ -133,8 +136,13 @@ def overview(found):
         yield f"### {title}\n"
         yield table(
             ["run", *(SHORT.get(key, key) for key in keys)],
-            [[f"[{base}](#run-{base})", *(over_seeds(v[k]) if k in v else "" for k in keys)] for base, v in rows],
+            [[link(base), *(over_seeds(v[k], k) if k in v else "" for k in keys)] for base, v in rows],
         )
+
+
+def link(base):
+    """A link to the run's own table; its name does not break at a hyphen."""
+    return f"[{base.replace('-', NO_BREAK_HYPHEN)}](#run-{base})"
 
 
 def record(base, metas):
@@ -147,7 +155,7 @@ def record(base, metas):
         + ", ".join(f"{name} {version}" for name, version in metas[0]["versions"].items())
     )
     values = numbers(metas)
-    rows = [[LABELS.get(k, k), *map(show, v), over_seeds(v) if len(v) > 1 else ""] for k, v in values.items()]
+    rows = [[LABELS.get(k, k), *map(show, v), over_seeds(v, k) if len(v) > 1 else ""] for k, v in values.items()]
     for key, label in (("wall_s", "training, minutes of wall-clock time"), ("cpu_s", "training, minutes of CPU time")):
         rows.append([label, *(digits(meta[key] / 60, 1) for meta in metas), ""])
     columns = [*seeds, "mean ± sd"] if len(metas) > 1 else seeds

@@ -67,7 +67,7 @@ def test_no_other_host_is_asked(pages):
     for path, page in pages.items():
         assert not [url for url in page.loads if urlsplit(url).netloc], path.name
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"unpkg\.com|jsdelivr|cdnjs|thebe", text, re.I), path.name
+        assert not re.search(r"unpkg\.com|jsdelivr\.net|cdnjs\.|thebe_(js|selector)", text, re.I), path.name
 
 
 def test_internal_links_and_files_exist(pages, built):

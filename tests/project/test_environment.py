@@ -2,8 +2,11 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 import yaml
@@ -130,3 +133,24 @@ def test_a_bad_workflow_is_found():
 
 def test_continuous_integration_calls_make_test():
     assert "make test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    package = (ROOT / "gencore/__init__.py").read_text(encoding="utf-8")
+    assert citation["version"] == PROJECT["version"]
+    assert f'__version__ = "{PROJECT["version"]}"' in package
+
+
+def test_wheel_holds_the_package_and_nothing_else(tmp_path):
+    shutil.copytree(ROOT / "gencore", tmp_path / "gencore", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    names = zipfile.ZipFile(tmp_path / f"dist/gencore-{PROJECT['version']}-py3-none-any.whl").namelist()
+    own = [name for name in names if ".dist-info/" not in name]
+    assert set(own) == {
+        str(p.relative_to(ROOT)) for p in (ROOT / "gencore").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert "gencore/assets/fashion-mini.npz" in own

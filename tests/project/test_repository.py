@@ -44,6 +44,12 @@ def test_card_names_the_runs_that_the_chapter_loads(chapter):
         assert any(execute_notebooks.fnmatch.fnmatch(name, p) for p in patterns), f"{name} is not in the card"
 
 
+def test_links_between_files_lead_somewhere():
+    for path in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", read_text(path)):
+            assert (ROOT / target).exists(), f"{path.name}: {target}"
+
+
 def test_one_address():
     assert read_text(ROOT / "README.md").count(stamp.readme_table(stamp.address())) == 1
     files = [p for p in ROOT.rglob("*") if p.suffix in (".md", ".yml", ".cff", ".toml", ".json", ".py")]

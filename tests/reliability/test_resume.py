@@ -46,9 +46,9 @@ def digest(step):
         if isinstance(part, torch.Generator):
             content.update(part.get_state().numpy().tobytes())
         elif isinstance(part, torch.optim.Optimizer):
-            for state in part.state.values():
-                for slot in sorted(state):
-                    content.update(state[slot].contiguous().numpy().tobytes())
+            for parameter in part.param_groups[0]["params"]:
+                for slot, value in sorted(part.state[parameter].items()):
+                    content.update(value.contiguous().numpy().tobytes())
         else:
             for tensor in part.state_dict().values():
                 content.update(tensor.contiguous().numpy().tobytes())
@@ -82,8 +82,8 @@ EXACT = [paper for paper in PAPERS if paper != "linear"]
 def test_resume_is_bit_exact(paper, tmp_path, eager):
     expected, history = whole(paper)
     found = {}
-    for stop in (3, 10, 11, 17, STEPS):  # five sessions, each with new objects and other first weights
-        step, batches = build(paper, seed=stop)
+    for stop in (3, 10, 11, 17, STEPS):  # five sessions; what the later ones draw is not to matter
+        step, batches = build(paper, seed=stop if any(tmp_path.iterdir()) else 0)
         found = {}
         records = train.loop(step, batches, STEPS, tmp_path, found, train.cosine, log_every=2)
         for record in records:
@@ -133,7 +133,7 @@ def test_the_film_goes_on_where_it_was(tmp_path, eager, monkeypatch):
 
     def film(folder, stops):
         for stop in stops:
-            step, batches = build("vae", seed=stop)
+            step, batches = build("vae", seed=0 if stop == stops[0] else stop)
             step.parts["film"] = taken = evaluate.Film(step.model, dataset, STEPS, frames=6)
             records = train.loop(step, batches, STEPS, folder, log_every=2)
             for record in records:
@@ -143,15 +143,12 @@ def test_the_film_goes_on_where_it_was(tmp_path, eager, monkeypatch):
                     break
         return taken
 
-    torch.manual_seed(0)
-    once = film(tmp_path / "a", [0])
-    parts = film(tmp_path / "b", [0 if False else 5, 14, STEPS])
-    # the first weights of both come from build(seed of the first session)
-    torch.manual_seed(0)
-    assert parts.steps == once.steps == sorted(once.due) and len(once.steps) >= 5
-    again = film(tmp_path / "c", [5, 6, 20, STEPS])
-    assert [torch.equal(a, b) for a, b in zip(again.images, parts.images, strict=True)] == [True] * len(parts.steps)
-    assert again.frechet == parts.frechet and not torch.equal(once.images[-1], parts.images[-1])
+    once = film(tmp_path / "a", [STEPS])
+    assert once.steps == sorted(once.due) and len(once.steps) >= 5
+    parts = film(tmp_path / "b", [5, 6, 14, STEPS])
+    assert parts.steps == once.steps and parts.frechet == once.frechet
+    assert all(torch.equal(a, b) for a, b in zip(parts.images, once.images, strict=True))
+    assert not torch.equal(once.images[0], once.images[-1])
 
 
 # kill -9

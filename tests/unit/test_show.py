@@ -109,11 +109,11 @@ def test_rows_hold_each_block_beside_its_label(tiles):
     blocks = {"data": noise(5), "d = 2": noise(5, seed=1)}
     figure = show.rows(blocks)
     assert texts(figure) == list(blocks)
-    assert (tiles(figure)[..., 0] == np.concatenate([block[:, 0] for block in blocks.values()])).all()
     for label, low in zip(figure.axes[0].texts, (0.5, 0), strict=True):
         box = label.get_window_extent().transformed(figure.transFigure.inverted())
         assert box.x0 > 0 and box.x1 < figure.axes[0].get_position().x0
         assert low < (box.y0 + box.y1) / 2 < low + 0.5
+    assert (tiles(figure)[..., 0] == np.concatenate([block[:, 0] for block in blocks.values()])).all()
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_settings_of_the_reader_are_left_alone_and_have_no_say():
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"figure.facecolor": "red", "font.size": 3, "axes.facecolor": "red"}):
         figure = show.bars([1.0], "x", "y")
-        assert figure.axes[0].xaxis.label.get_fontsize() == 11
+        assert figure.axes[0].xaxis.label.get_fontsize() == 11.5
         red = drawn(figure)
     assert (red == drawn(show.bars([1.0], "x", "y"))).all()
     assert dict(matplotlib.rcParams) == before
