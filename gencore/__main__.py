@@ -43,6 +43,7 @@ def _parser():
     command = add("train", train_runs, "train runs and save their artefacts; resumes what was stopped")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--all", action="store_true", help="everything missing, stale or damaged")
+    command.add_argument("--again", action="store_true", help="train also what is ready")
     command = add("sample", sample, "write a grid of generated images as PNG")
     command.add_argument("name", metavar="NAME")
     command.add_argument("-n", type=int, default=64, help="number of images (64)")
@@ -67,10 +68,10 @@ def train_runs(args):
     if bool(args.names) == args.all:
         raise ValueError("Name the runs to train, or say --all.")
     chosen = runs.names() if args.all else [runs.config(name).name for name in args.names]
-    todo = [name for name in chosen if runs.state(name) != "ready"]
+    todo = [name for name in chosen if args.again or runs.state(name) != "ready"]
     print(f"{len(chosen) - len(todo)} ready, {len(todo)} to train (profile {data.profile()}).")
     for name in todo:
-        if runs.state(name) == "ready":  # made on the way, as another run's classifier
+        if not args.again and runs.state(name) == "ready":  # made on the way, for another run
             continue
         print(f"{name}: training", flush=True)
         run = runs.publish(name, progress=True)
@@ -129,8 +130,8 @@ def doctor(args):
             print(f"  {package:14} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             trouble.append(f"{package} is not installed: pip install {package}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: fine, slower"
-    print(f"device  {torch.get_num_threads()} CPU threads; {device}")
+    unused = " (a GPU is there; gencore does not use it yet)" if torch.cuda.is_available() else ""
+    print(f"device  {torch.get_num_threads()} CPU threads{unused}")
     print(f"profile {data.profile()}   cache {store.cache_dir()}   artefacts {store.runs_dir()}")
     for name in (*data.SHAPES, "fashion-mini"):
         found, place = data.where(name)

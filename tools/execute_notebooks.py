@@ -1,8 +1,8 @@
 """Execute the chapters and keep their outputs: `make notebooks`, or this script with names.
 
-Each code cell keeps the hash of the source it was executed from, so that a test finds an output that
-is older than its code. The card's time is written from what was measured. A notebook that raises, or
-that writes to stderr, is left as it was.
+Each code cell keeps the hash of the source it was executed from, so that a test finds an output
+that is older than its code. The card's time is written from what was measured. A notebook that
+raises, or that writes to stderr, is left as it was.
 """
 
 import argparse
@@ -39,11 +39,19 @@ def training(patterns, root=ROOT):
 
 def time_line(record):
     """The card's line about time, from the notebook's metadata."""
-    line = f"> **Measured time** {duration(record['wall_s'])} for “Run all” on {record['cores']} CPU cores"
+    wall, cores = duration(record["wall_s"]), record["cores"]
+    line = f"> **Measured time** {wall} for “Run all” on {cores} CPU cores"
     if not record.get("train_runs"):
         return line + "."
-    runs = "its published run" if record["train_runs"] == 1 else f"its {record['train_runs']} published runs"
-    return line + f", with trained networks loaded; training {runs} took {duration(record['train_cpu_s'])} of CPU time."
+    runs = (
+        "its published run"
+        if record["train_runs"] == 1
+        else f"its {record['train_runs']} published runs"
+    )
+    training_time = duration(record["train_cpu_s"])
+    return (
+        f"{line}, with trained networks loaded; training {runs} took {training_time} of CPU time."
+    )
 
 
 def execute(notebook, profile):
@@ -81,7 +89,7 @@ def tidy(notebook, profile, wall):
 
 
 def publish(path, profile):
-    """Execute one notebook and replace the file; returns a sentence about what went wrong, or None."""
+    """Execute one notebook and replace the file; returns what went wrong, or None."""
     notebook = nbformat.read(path, as_version=4)
     try:
         wall = execute(notebook, profile)
@@ -99,7 +107,9 @@ def publish(path, profile):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="parts of file names; all notebooks if none is given")
+    parser.add_argument(
+        "names", nargs="*", help="parts of file names; all notebooks if none is given"
+    )
     parser.add_argument("--profile", default="full", choices=["full", "quick", "smoke"])
     options = parser.parse_args()
     wanted = options.names or [""]

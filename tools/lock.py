@@ -1,4 +1,4 @@
-"""Write requirements.lock from pyproject.toml: `uv` must be on the PATH. Usage: python tools/lock.py
+"""Write requirements.lock from pyproject.toml with `uv`: python tools/lock.py
 
 The lock holds what builds and tests the book, with hashes, for every platform and Python >= 3.11.
 torch, torchvision and the GPU libraries they bring stay outside: the Makefile installs those two

@@ -23,7 +23,7 @@ def read(path):
 
 
 def write(path, notebook):
-    """Write as nbformat does, by way of a temporary file: the old notebook or the new one is there."""
+    """Write as nbformat does, atomically: the old notebook is there or the new one."""
     cells = [cell | {"source": cell["source"].splitlines(True)} for cell in notebook["cells"]]
     text = json.dumps(notebook | {"cells": cells}, indent=1, sort_keys=True, ensure_ascii=False)
     temporary = path.with_suffix(".ipynb.new")

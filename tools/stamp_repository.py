@@ -17,16 +17,20 @@ CELL = """\
 import sys; from importlib.util import find_spec; sys.path.insert(0, "..")
 if not find_spec("gencore"): {otherwise}
 import gencore; gencore.setup()"""
-INSTALL = 'get_ipython().run_line_magic("pip", "install -q {repo}/releases/download/v{version}/{wheel}")'
+INSTALL = (
+    'get_ipython().run_line_magic("pip", "install -q {repo}/releases/download/v{version}/{wheel}")'
+)
 REFUSE = (
-    'raise ImportError("gencore is not installed and this copy of the book has no address to get it '
-    'from: open the notebook inside a clone of the repository.")'
+    'raise ImportError("gencore is not installed and this copy of the book has no address to get '
+    'it from: open the notebook inside a clone of the repository.")'
 )
 
 
 def version(root=ROOT):
     """The version of the package, which names its release."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
 
 
 def address(root=ROOT):
@@ -113,7 +117,7 @@ def stamp(repo, root=ROOT):
 def main(arguments):
     repo = (arguments or [address()])[0].rstrip("/").removesuffix(".git")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", repo):
-        return f"{repo!r} is not an address like https://github.com/you/your-fork (Colab opens only these)."
+        return f"{repo!r} is not like https://github.com/you/your-fork: Colab opens only GitHub."
     try:
         stamp(repo)
     except ValueError as error:

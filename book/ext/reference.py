@@ -11,20 +11,22 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "gencore"
 # The order of the modules is the order of their imports, lowest first.
-MODULES = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style show
-             explore check""".split()
+MODULES = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style
+             show explore check""".split()
 MARKER = "<!-- gencore:api -->"
 
 
 def plain(text):
-    """Markdown of a docstring: `code` stays, the rest is escaped, `name: what` lines make a list."""
+    """Markdown of a docstring: `code` stays, other marks are escaped, `name: what` is a list."""
     lines = []
     for line in text.splitlines():
         parts = re.split(r"(`[^`]+`)", line.strip())
         parts[::2] = [re.sub(r"([\\*_$<>\[\]{}|~^#])", r"\\\1", part) for part in parts[::2]]
         item = re.match(r"([a-z_]+(, [a-z_]+)*): ", line)
         if item:
-            parts[0] = f"- `{item[1]}`: " + parts[0].replace("\\_", "_", item[1].count("_"))[item.end() :]
+            parts[0] = (
+                f"- `{item[1]}`: " + parts[0].replace("\\_", "_", item[1].count("_"))[item.end() :]
+            )
         elif line.startswith("Raises"):
             parts[0] = "\n" + parts[0]
         lines.append("".join(parts))
@@ -37,7 +39,10 @@ def signature(node):
         init = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
         if init is None:
             fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]  # of a dataclass
-            known = [ast.unparse(n.target) + (f"={ast.unparse(n.value)}" if n.value else "") for n in fields]
+            known = [
+                ast.unparse(n.target) + (f"={ast.unparse(n.value)}" if n.value else "")
+                for n in fields
+            ]
             return f"class {node.name}({', '.join(known or map(ast.unparse, node.bases))})"
         return f"class {node.name}({arguments(init)})"
     return f"{node.name}({arguments(node)})"
@@ -58,7 +63,9 @@ def entry(module, node, taken):
     """One function or class: anchor, signature, docstring, then a class's methods."""
     name = f"{module}.{node.name}"
     # Anchors do not tell `Batches` from `batches`: the class gives way.
-    anchor = f"gencore.{name}" + ("-class" if name.lower() in taken and isinstance(node, ast.ClassDef) else "")
+    anchor = f"gencore.{name}" + (
+        "-class" if name.lower() in taken and isinstance(node, ast.ClassDef) else ""
+    )
     lines = [f"({anchor})=", f"```python\n{signature(node)}\n```", ""]
     lines += [plain(ast.get_docstring(node)), ""]
     if isinstance(node, ast.ClassDef):
@@ -76,7 +83,13 @@ def page():
     for name in MODULES:
         if (path := PACKAGE / f"{name}.py").exists():
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            parts += [f"(gencore.{name})=", f"## `gencore.{name}`", "", plain(ast.get_docstring(tree)), ""]
+            parts += [
+                f"(gencore.{name})=",
+                f"## `gencore.{name}`",
+                "",
+                plain(ast.get_docstring(tree)),
+                "",
+            ]
             nodes = public(tree.body)
             taken = {f"{name}.{node.name}" for node in nodes if isinstance(node, ast.FunctionDef)}
             parts += [entry(name, node, taken) for node in nodes]

@@ -1,7 +1,7 @@
 """Numbers of the published runs: the results page, and a role that prints one number in prose.
 
-`<!-- gencore:results -->` becomes the tables; {run}`vae-mnist-d10:frechet_prior` becomes "mean ± sd"
-over the seeds of that run. Both read the artefacts when the page is built, so no number is typed.
+`<!-- gencore:results -->` becomes the tables; {run}`vae-mnist-d10:frechet_prior` becomes "mean ±
+sd" over the seeds of that run. Both read the artefacts when a page is built: no number is typed.
 """
 
 import math
@@ -72,7 +72,9 @@ def runs():
 
 def digits(value, decimals):
     """A number with a true minus sign and thin spaces in long integers."""
-    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace(
+        "-", "\N{MINUS SIGN}"
+    )
 
 
 def show(mean, sd=None):
@@ -136,7 +138,10 @@ def overview(found):
         yield f"### {title}\n"
         yield table(
             ["run", *(SHORT.get(key, key) for key in keys)],
-            [[link(base), *(over_seeds(v[k], k) if k in v else "" for k in keys)] for base, v in rows],
+            [
+                [link(base), *(over_seeds(v[k], k) if k in v else "" for k in keys)]
+                for base, v in rows
+            ],
         )
 
 
@@ -151,12 +156,19 @@ def record(base, metas):
     seeds = [f"seed {meta['config']['seed']}" for meta in metas]
     text = (
         f"{digits(metas[0]['parameters'], 0)} parameters, {digits(metas[0]['steps'], 0)} steps of "
-        f"{config['batch']} images, learning rate {config['lr']:g}. Hardware: {metas[0]['hardware']}; "
+        f"{config['batch']} images, learning rate {config['lr']:g}. Hardware: "
+        f"{metas[0]['hardware']}; "
         + ", ".join(f"{name} {version}" for name, version in metas[0]["versions"].items())
     )
     values = numbers(metas)
-    rows = [[LABELS.get(k, k), *map(show, v), over_seeds(v, k) if len(v) > 1 else ""] for k, v in values.items()]
-    for key, label in (("wall_s", "training, minutes of wall-clock time"), ("cpu_s", "training, minutes of CPU time")):
+    rows = [
+        [LABELS.get(k, k), *map(show, v), over_seeds(v, k) if len(v) > 1 else ""]
+        for k, v in values.items()
+    ]
+    for key, label in (
+        ("wall_s", "training, minutes of wall-clock time"),
+        ("cpu_s", "training, minutes of CPU time"),
+    ):
         rows.append([label, *(digits(meta[key] / 60, 1) for meta in metas), ""])
     columns = [*seeds, "mean ± sd"] if len(metas) > 1 else seeds
     rows = [row[: len(columns) + 1] for row in rows]
@@ -166,8 +178,13 @@ def record(base, metas):
 def page():
     """The Markdown of all results."""
     found, states = load()
-    count = {s: [n for n in states if states[n] == s] for s in ("ready", "stale", "missing", "damaged")}
-    parts = [f"{len(states)} runs are in the catalogue; {len(count['ready'])} are trained and up to date.\n"]
+    count = {
+        s: [n for n in states if states[n] == s] for s in ("ready", "stale", "missing", "damaged")
+    }
+    parts = [
+        f"{len(states)} runs are in the catalogue; {len(count['ready'])} of them are trained and up "
+        "to date.\n"
+    ]
     for state, meaning in (
         ("stale", "were made from another configuration than the present one"),
         ("missing", "have not been trained yet"),

@@ -22,9 +22,15 @@ def run(path, home, cell=CELL, limit=LIMIT):
     folders = {"GENCORE_HOME": str(home / "gencore"), "IPYTHONDIR": str(home / "ipython")}
     options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={cell}", "-x", "-q"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(path)]
-    with open(home / "log", "w+") as log:  # a file: a kernel that outlives its parent keeps a pipe open
+    with open(
+        home / "log", "w+"
+    ) as log:  # a file: a kernel that outlives its parent keeps a pipe open
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | profile | folders, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=os.environ | profile | folders,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             code = process.wait(limit)

@@ -49,7 +49,11 @@ def headings(notebook):
 
 def cells(notebook):
     sizes = [len(lines(cell)) for cell in code(notebook)]
-    problems = [f"a cell has {n} lines: {code(notebook)[i]['source'][:60]!r}" for i, n in enumerate(sizes) if n > 25]
+    problems = [
+        f"a cell has {n} lines: {code(notebook)[i]['source'][:60]!r}"
+        for i, n in enumerate(sizes)
+        if n > 25
+    ]
     if statistics.median(sizes) > 8:
         problems.append(f"the median cell has {statistics.median(sizes)} lines, more than 8")
     if len(lines(code(notebook)[0])) > 3:
@@ -105,7 +109,9 @@ def figures(notebook):
 
 def execution(notebook):
     counts = [cell["execution_count"] for cell in code(notebook)]
-    problems = [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}"]
+    problems = (
+        [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}"]
+    )
     ids = [cell.get("id") for cell in notebook["cells"]]
     if None in ids or len(set(ids)) != len(ids):
         problems.append("cell ids are missing or not unique")
@@ -114,7 +120,9 @@ def execution(notebook):
 
 def stale(notebook):
     """Outputs that are older than their code."""
-    marks = [(cell, cell["metadata"].get("gencore", {}).get("source_sha256")) for cell in code(notebook)]
+    marks = [
+        (cell, cell["metadata"].get("gencore", {}).get("source_sha256")) for cell in code(notebook)
+    ]
     problems = [
         f"cell {number} was changed after it was executed: {cell['source'][:60]!r}"
         for number, (cell, mark) in enumerate(marks, 1)
@@ -147,7 +155,11 @@ def texts(notebook):
 
 
 def paths(notebook):
-    hits = [text[max(0, m.start() - 30) : m.end() + 30] for text in texts(notebook) for m in PATHS.finditer(text)]
+    hits = [
+        text[max(0, m.start() - 30) : m.end() + 30]
+        for text in texts(notebook)
+        for m in PATHS.finditer(text)
+    ]
     return [f"an absolute path: {hit!r}" for hit in hits]
 
 

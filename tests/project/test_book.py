@@ -26,7 +26,13 @@ class Page(HTMLParser):
         a = dict(attributes)
         self.anchors.add(a.get("id"))
         self.loads += [a["src"]] if "src" in a else []
-        if tag == "link" and a.get("rel") in ("stylesheet", "preload", "icon", "manifest", "modulepreload"):
+        if tag == "link" and a.get("rel") in (
+            "stylesheet",
+            "preload",
+            "icon",
+            "manifest",
+            "modulepreload",
+        ):
             self.loads.append(a["href"])
         if tag == "a" and "href" in a:
             self.links.append(a["href"])
@@ -38,7 +44,14 @@ class Page(HTMLParser):
 def built(tmp_path_factory):
     """The book, built by the Makefile's own recipe with this interpreter: (folder, output)."""
     out = tmp_path_factory.mktemp("book")
-    command = ["make", "--no-print-directory", "book", f"PY={sys.executable}", "STAMP=", f"OUT={out}"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "book",
+        f"PY={sys.executable}",
+        "STAMP=",
+        f"OUT={out}",
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
     return out / "_build/html", result.stdout
@@ -67,7 +80,9 @@ def test_no_other_host_is_asked(pages):
     for path, page in pages.items():
         assert not [url for url in page.loads if urlsplit(url).netloc], path.name
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"unpkg\.com|jsdelivr\.net|cdnjs\.|thebe_(js|selector)", text, re.I), path.name
+        assert not re.search(r"unpkg\.com|jsdelivr\.net|cdnjs\.|thebe_(js|selector)", text, re.I), (
+            path.name
+        )
 
 
 def test_internal_links_and_files_exist(pages, built):
@@ -80,7 +95,11 @@ def test_internal_links_and_files_exist(pages, built):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 missing.append((path.name, url))
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+            elif (
+                parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].anchors
+            ):
                 missing.append((path.name, url))
     assert not missing
 
@@ -110,16 +129,24 @@ def test_mathjax_is_the_published_one():
     folder = ROOT / "book/assets/mathjax"
     sums = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     own = {"README.md", "SHA256SUMS"}
-    files = {f"./{p.relative_to(folder)}": p for p in folder.rglob("*") if p.is_file() and p.name not in own}
+    files = {
+        f"./{p.relative_to(folder)}": p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in own
+    }
     assert sums == {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}
 
 
 def test_no_static_folder_at_the_root():
-    assert not (ROOT / "_static").exists(), "Jupyter Book would load each of its scripts in every page"
+    assert not (ROOT / "_static").exists(), (
+        "Jupyter Book would load each of its scripts in every page"
+    )
 
 
 def test_nothing_is_executed_at_build_time():
-    assert yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["execute_notebooks"] == "off"
+    assert (
+        yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["execute_notebooks"] == "off"
+    )
 
 
 # ---------------------------------------------------------------- the bibliography
@@ -134,7 +161,9 @@ def entries():
 def cited():
     """The keys of every {cite}`...`."""
     texts = [p.read_text(encoding="utf-8") for p in PAGES if p.suffix == ".md"]
-    texts += [c["source"] for p in notebooks() for c in read(p)["cells"] if c["cell_type"] == "markdown"]
+    texts += [
+        c["source"] for p in notebooks() for c in read(p)["cells"] if c["cell_type"] == "markdown"
+    ]
     found = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", "\n".join(texts))
     return {key.strip() for keys in found for key in keys.split(",")}
 
@@ -144,5 +173,9 @@ def test_every_entry_is_cited_and_defined():
 
 
 def test_every_entry_can_be_found_again():
-    lacking = [k for k, text in entries().items() if not re.search(r"^\s*(doi|eprint|url)\s*=", text, re.M | re.I)]
+    lacking = [
+        k
+        for k, text in entries().items()
+        if not re.search(r"^\s*(doi|eprint|url)\s*=", text, re.M | re.I)
+    ]
     assert not lacking

@@ -17,7 +17,10 @@ from packaging.utils import canonicalize_name
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OUTSIDE = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)")
-IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}  # distributions whose module has another name
+IMPORTS = {
+    "scikit-learn": "sklearn",
+    "pillow": "PIL",
+}  # distributions whose module has another name
 LATER = {"ipywidgets", "anywidget"}  # for live figures
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
@@ -76,7 +79,8 @@ def test_lock_is_well_formed():
 
 @pytest.mark.parametrize(
     "text",
-    ["numpy>=1.0 \\\n    --hash=sha256:" + "0" * 64, "numpy==2.0", "numpy==2.0 \\\n    --hash=md5:00",
+    ["numpy>=1.0 \\\n    --hash=sha256:" + "0" * 64, "numpy==2.0",
+     "numpy==2.0 \\\n    --hash=md5:00",
      "torch==2.0 \\\n    --hash=sha256:" + "0" * 64, "--index-url https://example.org/simple"],
 )  # fmt: skip
 def test_a_bad_lock_is_found(text):
@@ -92,7 +96,9 @@ def test_lock_holds_what_pyproject_asks_for():
         name = canonicalize_name(requirement.name)
         if not OUTSIDE.fullmatch(name):
             assert pinned.get(name), f"{name} is not in the lock: python tools/lock.py"
-            assert all(requirement.specifier.contains(v, prereleases=True) for v in pinned[name]), line
+            assert all(requirement.specifier.contains(v, prereleases=True) for v in pinned[name]), (
+                line
+            )
 
 
 def workflow_problems(text):
@@ -143,14 +149,31 @@ def test_one_version():
 
 
 def test_wheel_holds_the_package_and_nothing_else(tmp_path):
-    shutil.copytree(ROOT / "gencore", tmp_path / "gencore", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "gencore", tmp_path / "gencore", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        "dist",
+        ".",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    names = zipfile.ZipFile(tmp_path / f"dist/gencore-{PROJECT['version']}-py3-none-any.whl").namelist()
+    names = zipfile.ZipFile(
+        tmp_path / f"dist/gencore-{PROJECT['version']}-py3-none-any.whl"
+    ).namelist()
     own = [name for name in names if ".dist-info/" not in name]
     assert set(own) == {
-        str(p.relative_to(ROOT)) for p in (ROOT / "gencore").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        str(p.relative_to(ROOT))
+        for p in (ROOT / "gencore").rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
     }
     assert "gencore/assets/fashion-mini.npz" in own

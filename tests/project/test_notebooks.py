@@ -1,4 +1,4 @@
-"""Chapters keep their form, their outputs are those of their code, and taught code is the package's."""
+"""Chapters keep their form, outputs are those of their code, taught code is the package's."""
 
 import ast
 import base64
@@ -23,7 +23,11 @@ def test_size(chapter_path):
 
 
 def test_figure_names_are_unique_in_the_book():
-    found = [c["metadata"].get("mystnb", {}).get("figure", {}) for p in notebooks() for c in lint.code(read(p))]
+    found = [
+        c["metadata"].get("mystnb", {}).get("figure", {})
+        for p in notebooks()
+        for c in lint.code(read(p))
+    ]
     names = [figure["name"] for figure in found if "name" in figure]
     assert names and len(set(names)) == len(names)
 
@@ -42,8 +46,14 @@ def good():
     text = "# Title\n\n" + "words of prose " * 5
     sections = "\n\n".join(f"## {name}\n\nwords" for name in lint.HEADINGS)
     noise = np.random.default_rng(0).integers(0, 255, (8, 8), dtype=np.uint8)
-    show = {"output_type": "display_data", "data": {"image/png": png(noise), "text/plain": "<Figure>"}}
-    figure = {"image": {"alt": "Noise in eight rows of eight pixels"}, "figure": {"caption": "Noise."}}
+    show = {
+        "output_type": "display_data",
+        "data": {"image/png": png(noise), "text/plain": "<Figure>"},
+    }
+    figure = {
+        "image": {"alt": "Noise in eight rows of eight pixels"},
+        "figure": {"caption": "Noise."},
+    }
     sources = ["x = 1\ny = 2", "print(x)", "plot(x)\nplot(y)"]
     results = [[], [{"output_type": "stream", "name": "stdout", "text": "1\n"}], [show]]
     cells = [
@@ -73,13 +83,20 @@ def image(**fields):
     return lambda nb: nb["cells"][3]["metadata"]["mystnb"].update(fields)
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 BLANK = png(np.full((8, 8), 255, dtype=np.uint8))
 DEFECTS = {
     "no title": (lint.headings, source(lambda s: s.replace("# Title", "Title"))),
     "two titles": (lint.headings, source(lambda s: s + "\n\n# Again")),
-    "a section is missing": (lint.headings, source(lambda s: s.replace("## Objective", "Objective"))),
+    "a section is missing": (
+        lint.headings,
+        source(lambda s: s.replace("## Objective", "Objective")),
+    ),
     "sections are swapped": (lint.headings, source(lambda s: s.replace("## Data", "## Show", 1))),
-    "a level is skipped": (lint.headings, source(lambda s: s.replace("## Summary", "#### Deep\n\n## Summary"))),
+    "a level is skipped": (
+        lint.headings,
+        source(lambda s: s.replace("## Summary", "#### Deep\n\n## Summary")),
+    ),
     "a long cell": (lint.cells, source(lambda s: "x = 1\n" * 26, 2)),
     "long cells": (lint.cells, lambda nb: [source(lambda s: "x = 1\n" * 9, i)(nb) for i in (2, 3)]),
     "a long first cell": (lint.cells, source(lambda s: "x = 1\n" * 4, 1)),
@@ -88,26 +105,41 @@ DEFECTS = {
     "stderr": (lint.outputs, output(output_type="stream", name="stderr", text="warning")),
     "an error": (lint.outputs, output(output_type="error", ename="E", evalue="", traceback=[])),
     "html": (lint.outputs, output(output_type="display_data", data={"text/html": "<script>"})),
-    "a widget": (lint.outputs, output(output_type="display_data", data={"application/vnd.jupyter.widget-view+json": {}})),
+    "a widget": (lint.outputs, output(output_type="display_data", data={WIDGET: {}})),
     "no alt text": (lint.figures, image(image={})),
     "a file name as alt text": (lint.figures, image(image={"alt": "image.png"})),
     "no caption": (lint.figures, image(figure={})),
-    "two images": (lint.figures, lambda nb: nb["cells"][3]["outputs"].append(nb["cells"][3]["outputs"][0])),
-    "a blank image": (lint.figures, lambda nb: nb["cells"][3]["outputs"][0]["data"].update({"image/png": BLANK})),
-    "the same alt text": (lint.figures, lambda nb: nb["cells"].append(copy.deepcopy(nb["cells"][3]))),
+    "two images": (
+        lint.figures,
+        lambda nb: nb["cells"][3]["outputs"].append(nb["cells"][3]["outputs"][0]),
+    ),
+    "a blank image": (
+        lint.figures,
+        lambda nb: nb["cells"][3]["outputs"][0]["data"].update({"image/png": BLANK}),
+    ),
+    "the same alt text": (
+        lint.figures,
+        lambda nb: nb["cells"].append(copy.deepcopy(nb["cells"][3])),
+    ),
     "not executed": (lint.execution, cell(2, execution_count=None)),
     "executed out of order": (lint.execution, cell(2, execution_count=7)),
     "the same id": (lint.execution, cell(2, id="c0")),
     "an old output": (lint.stale, source(lambda s: s + "  # changed", 2)),
     "never executed": (lint.stale, cell(2, metadata={})),
-    "outputs of a quick run": (lint.stale, lambda nb: nb["metadata"]["gencore"].update(profile="quick")),
+    "outputs of a quick run": (
+        lint.stale,
+        lambda nb: nb["metadata"]["gencore"].update(profile="quick"),
+    ),
     "widget state": (lint.metadata, lambda nb: nb["metadata"].update(widgets={})),
     "timestamps": (lint.metadata, lambda nb: nb["cells"][2]["metadata"].update(execution={})),
     "another kernel": (lint.metadata, lambda nb: nb["metadata"]["kernelspec"].update(name="mine")),
     "an attachment": (lint.metadata, cell(0, attachments={"a.png": {}})),
     "a path in the code": (lint.paths, source(lambda s: "open('/home/me/data')", 2)),
-    "a path in an output": (lint.paths, output(output_type="stream", name="stdout", text="read /root/x\n")),
-}  # fmt: skip
+    "a path in an output": (
+        lint.paths,
+        output(output_type="stream", name="stdout", text="read /root/x\n"),
+    ),
+}
 
 
 def test_a_good_notebook_passes():
@@ -153,13 +185,23 @@ def test_taught_code_is_the_packages(chapter):
 
 
 def test_the_objectives_are_taught():
-    names = {name for path in notebooks() for cell in taught(read(path)) for name in definitions(cell["source"])}
+    names = {
+        name
+        for path in notebooks()
+        for cell in taught(read(path))
+        for name in definitions(cell["source"])
+    }
     assert {"kl_normal", "reparameterise", "elbo"} <= names
 
 
 def test_a_changed_sign_in_taught_code_is_found():
     text = (ROOT / "gencore/vae.py").read_text(encoding="utf-8")
-    source = ast.get_source_segment(text, next(n for n in ast.parse(text).body if getattr(n, "name", "") == "kl_normal"))
-    cell = {"metadata": {"gencore": {"module": "vae"}}, "source": source.replace('"""KL', '"""Another docstring')}
+    source = ast.get_source_segment(
+        text, next(n for n in ast.parse(text).body if getattr(n, "name", "") == "kl_normal")
+    )
+    cell = {
+        "metadata": {"gencore": {"module": "vae"}},
+        "source": source.replace('"""KL', '"""Another docstring'),
+    }
     assert not differences(cell)
     assert differences(cell | {"source": source.replace("- 1", "+ 1")}) == ["kl_normal"]

@@ -9,8 +9,8 @@ import pytest
 from notebook_files import ROOT, notebooks, read
 
 # A module imports only from those before it.
-ORDER = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style show
-           explore check bench __init__ __main__""".split()
+ORDER = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style
+           show explore check bench __init__ __main__""".split()
 MODULES = sorted((ROOT / "gencore").glob("*.py"))
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -46,7 +46,9 @@ def test_import_order(path):
 
 
 def test_an_import_from_below_is_found():
-    found = set(siblings(ast.parse("from gencore import runs, nope\ndef f():\n    import gencore.show")))
+    found = set(
+        siblings(ast.parse("from gencore import runs, nope\ndef f():\n    import gencore.show"))
+    )
     assert found == {"runs", "show"}
 
 
@@ -97,7 +99,9 @@ def unsafe(node_tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             allowed = [k.value for k in node.keywords if k.arg == "allow_pickle"]
-            if name in ("torch.load", "torch.save") or any(ast.unparse(v) != "False" for v in allowed):
+            if name in ("torch.load", "torch.save") or any(
+                ast.unparse(v) != "False" for v in allowed
+            ):
                 yield name
 
 
@@ -106,7 +110,12 @@ def test_nothing_is_pickled():
     assert not [(p.name, hit) for p in files for hit in unsafe(tree(p))]
     for path in notebooks():
         cells = [c["source"] for c in read(path)["cells"] if c["cell_type"] == "code"]
-        plain = [line for cell in cells for line in cell.splitlines() if line.lstrip()[:1] not in ("%", "!")]
+        plain = [
+            line
+            for cell in cells
+            for line in cell.splitlines()
+            if line.lstrip()[:1] not in ("%", "!")
+        ]
         assert not list(unsafe(ast.parse("\n".join(plain))))
 
 

@@ -9,7 +9,8 @@ import results
 
 @pytest.mark.parametrize(
     "mean, sd, text",
-    [(103.456, 0.321, "103.46 ± 0.32"), (103.456, 12.3, "103 ± 12"), (-151.2345, 0.0567, "−151.234 ± 0.057"),
+    [(103.456, 0.321, "103.46 ± 0.32"), (103.456, 12.3, "103 ± 12"),
+     (-151.2345, 0.0567, "−151.234 ± 0.057"),
      (0.98765, None, "0.9877"), (10.0, None, "10"), (10.0, 0.0, "10 ± 0"), (0.0, None, "0"),
      (1234567.0, None, "1\u202f234\u202f567"), (4.25, None, "4.250"), (0.0001, None, "0.00010"),
      (0.47676500000000005, 6.8e-17, "0.4768 ± 0.0000")],
@@ -20,14 +21,20 @@ def test_numbers_have_the_digits_they_can_bear(mean, sd, text):
 
 def test_spread_over_seeds_is_the_sample_standard_deviation():
     values = [1.0, 2.5, 4.5]
-    assert results.over_seeds(values) == results.show(statistics.mean(values), statistics.stdev(values))
+    assert results.over_seeds(values) == results.show(
+        statistics.mean(values), statistics.stdev(values)
+    )
     assert results.over_seeds([4.25]) == "4.250"
 
 
 def meta(seed, value):
     config = {"paper": "vae", "data": "mnist", "seed": seed, "batch": 128, "lr": 0.002}
     record = {"parameters": 1000, "steps": 10, "wall_s": 60.0, "cpu_s": 90.0, "hardware": "a CPU"}
-    return record | {"config": config, "versions": {"torch": "2"}, "metrics": {"elbo": value, "kl_per_dim": [1, 2]}}
+    return record | {
+        "config": config,
+        "versions": {"torch": "2"},
+        "metrics": {"elbo": value, "kl_per_dim": [1, 2]},
+    }
 
 
 def test_results_page_says_what_is_missing_and_stale(monkeypatch):

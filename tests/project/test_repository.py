@@ -1,4 +1,4 @@
-"""One address, stamped everywhere: first cells, cards, citation, downloads; and the cards' times."""
+"""One address, stamped everywhere: first cells, cards, citation, downloads; and cards' times."""
 
 import importlib.util
 import re
@@ -13,7 +13,13 @@ from lint import code
 from notebook_files import ROOT, block, notebooks, read
 
 FORK = "https://github.com/me/my-fork"
-STAMPED = ["_config.yml", "CITATION.cff", "README.md", "pyproject.toml", "gencore/assets/release.json"]
+STAMPED = [
+    "_config.yml",
+    "CITATION.cff",
+    "README.md",
+    "pyproject.toml",
+    "gencore/assets/release.json",
+]
 
 
 def test_first_cell(chapter):
@@ -31,7 +37,9 @@ def test_card_time_is_what_was_measured(chapter):
     record = chapter["metadata"]["gencore"]
     assert block(chapter["cells"][0]["source"], "card:time") == execute_notebooks.time_line(record)
     measured = execute_notebooks.training(record.get("runs", []))
-    assert (record["train_runs"], record["train_cpu_s"]) == measured, "make notebooks: runs were trained anew"
+    assert (record["train_runs"], record["train_cpu_s"]) == measured, (
+        "make notebooks: runs were trained anew"
+    )
     assert record["version"] == stamp.version()
 
 
@@ -41,7 +49,9 @@ def test_card_names_the_runs_that_the_chapter_loads(chapter):
     text = "\n".join(cell["source"] for cell in code(chapter))
     for name in re.findall(r'runs\.(?:get|summary)\("([^"{}]+)"', text):
         assert name in runs.names(), name
-        assert any(execute_notebooks.fnmatch.fnmatch(name, p) for p in patterns), f"{name} is not in the card"
+        assert any(execute_notebooks.fnmatch.fnmatch(name, p) for p in patterns), (
+            f"{name} is not in the card"
+        )
 
 
 def test_links_between_files_lead_somewhere():
@@ -52,10 +62,20 @@ def test_links_between_files_lead_somewhere():
 
 def test_one_address():
     assert read_text(ROOT / "README.md").count(stamp.readme_table(stamp.address())) == 1
-    files = [p for p in ROOT.rglob("*") if p.suffix in (".md", ".yml", ".cff", ".toml", ".json", ".py")]
-    own = [p for p in files if not {".venv", "_build", ".git"} & set(p.relative_to(ROOT).parts)]
-    owners = [p.name for p in own if "github.com/OWNER" in read_text(p)]
-    assert set(owners) <= {"_config.yml", "CITATION.cff", "release.json", "stamp_repository.py", "lean.py", __file__.split("/")[-1]}
+    folders = [
+        ROOT,
+        *(ROOT / name for name in ("book", "book/ext", "gencore", "gencore/assets", "tools")),
+    ]
+    kinds = {".md", ".yml", ".cff", ".toml", ".json", ".py", ".bib"}
+    files = [path for folder in folders for path in folder.iterdir() if path.suffix in kinds]
+    owners = {path.name for path in files if "github.com/OWNER" in read_text(path)}
+    assert owners <= {
+        "_config.yml",
+        "CITATION.cff",
+        "release.json",
+        "stamp_repository.py",
+        "lean.py",
+    }
 
 
 def read_text(path):
@@ -103,7 +123,15 @@ def test_stamping_keeps_outputs_fresh(copy):
         assert lint.stale(read(path)) == lint.stale(read(ROOT / "notebooks" / path.name))
 
 
-@pytest.mark.parametrize("repo", ["me/fork", "http://github.com/me/fork", "https://example.org/me/fork", "https://github.com/me"])
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "me/fork",
+        "http://github.com/me/fork",
+        "https://example.org/me/fork",
+        "https://github.com/me",
+    ],
+)
 def test_a_bad_address_changes_nothing(repo):
     before = read_text(ROOT / "_config.yml")
     script = ROOT / "tools/stamp_repository.py"
