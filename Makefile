@@ -61,7 +61,8 @@ repo:
 	@$(PYTHON) tools/stamp_repository.py $(REPO)
 
 links: $(STAMP)
-	@$(BOOK) build . --builder linkcheck --quiet
+	@$(BOOK) build . --path-output _build/links --builder linkcheck --quiet
+	@! grep -F '[broken]' _build/links/_build/html/output.txt
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache

@@ -33,7 +33,7 @@ def grid(images, columns=8, titles=None, signed=False):
     if len(titles) != n:
         raise ValueError(f"{n} images need {n} titles; there are {len(titles)}.")
     made, places = style.mosaic(tiles, columns, f"{n} titled images.", row_gap=58, low=0.36)
-    size = 11 * min(1, (places[0][2] / made.sharp_dpi) / style.text_width(titles, 11))
+    size = 11 * min(1, 0.95 * places[0][2] / made.sharp_dpi / style.text_width(titles, 11))
     for title, (x, y, w, h) in zip(titles, places, strict=True):
         made.axes[0].text(x + w / 2, y + h + 11, title, ha="center", va="top", size=size)
     return made

@@ -182,8 +182,8 @@ def page():
         s: [n for n in states if states[n] == s] for s in ("ready", "stale", "missing", "damaged")
     }
     parts = [
-        f"{len(states)} runs are in the catalogue; {len(count['ready'])} of them are trained and up "
-        "to date.\n"
+        f"{len(states)} runs are in the catalogue; {len(count['ready'])} of them are trained and "
+        "up to date.\n"
     ]
     for state, meaning in (
         ("stale", "were made from another configuration than the present one"),

@@ -62,7 +62,11 @@ def cells(notebook):
 
 
 def words(notebook):
-    ratio = len(prose(notebook).split()) / sum(len(lines(cell)) for cell in code(notebook))
+    """The rhythm of the chapter proper, up to its exercises."""
+    cells = notebook["cells"]
+    ends = [i for i, cell in enumerate(cells) if re.search("^## Exercises", cell["source"], re.M)]
+    body = {"cells": cells[: ends[0]] if ends and ends[0] else cells}
+    ratio = len(prose(body).split()) / sum(len(lines(cell)) for cell in code(body))
     return [] if 3 <= ratio <= 12 else [f"{ratio:.1f} words of prose per code line, not 3 to 12"]
 
 

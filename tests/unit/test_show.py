@@ -176,7 +176,7 @@ def test_errorbars_end_one_standard_deviation_away():
     np.testing.assert_allclose(ends, np.array([mean, mean]).T + np.array([[-1, 1]]) * np.array(sd)[:, None])
     assert len(bars.lines[1]) == 2  # caps
     assert [t.get_text() for t in ax.get_xticklabels()] == ["2", "4", "10"]
-    assert ax.get_xscale() == "log" and ax.get_xlabel() == "d" and ax.get_ylabel() == "distance"
+    assert ax.get_xscale() == "log" and ax.get_xlabel() == "d" and ax.get_title("left") == "distance"
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["vae", "ae"]
 
 

@@ -1,0 +1,111 @@
+"""The stop button in a real kernel: the cell ends, the model is usable, the cell can be run again."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import nbclient
+import nbformat
+import pytest
+
+from gencore import store
+
+SETUP = """
+import sys; sys.path.insert(0, {root!r})
+import torch; torch.set_num_threads(1)
+from gencore import data, train, vae
+torch.manual_seed(0)
+images = data.load("fashion-mini").train.images
+step = vae.Step(vae.VAE(2, width=4))
+batches = data.batches(images, 16)
+batches.step = 0
+print("ready")
+"""
+TRAIN = """
+history = train.fit(step, batches, 100_000, checkpoint={folder!r}, log_every=5)
+print("after", len(history.get("step", [])))
+"""
+LOOK = """
+updates = [int(s["step"]) for s in step.optimiser.state.values()]
+assert len(set(updates)) == 1, "no half-applied step"
+assert updates[0] == batches.step or updates[0] == batches.step - 1
+assert all(torch.isfinite(p).all() for p in step.model.parameters())
+sample = step.model.decode(torch.zeros(1, 2))
+assert sample.shape == (1, 1, 28, 28) and torch.isfinite(sample).all()
+assert history["step"] == list(range(5, 5 * len(history["step"]) + 1, 5))
+assert updates[0] - (history["step"] or [0])[-1] in range(6)
+print("usable", updates[0])
+"""
+
+
+def cell_text(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    """A running kernel: `kernel(source, stop_after=None)` runs a cell and gives back its text."""
+    notebook = nbformat.v4.new_notebook()
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    with client.setup_kernel():
+
+        def run(source, stop_after=None):
+            cell = nbformat.v4.new_code_cell(source)
+            notebook.cells.append(cell)
+            timer = None
+            if stop_after is not None:
+                timer = threading.Timer(stop_after, client.km.interrupt_kernel)
+                timer.start()
+            client.execute_cell(cell, len(notebook.cells) - 1)
+            return cell_text(cell)
+
+        yield run
+
+
+def test_the_stop_button(kernel, tmp_path):
+    assert "ready" in kernel(SETUP.format(root=str(store.CHECKOUT)))
+    train = TRAIN.format(folder=str(tmp_path / "checkpoints"))
+    done = 0
+    for delay in (4, 2.3, 1.1):
+        began = time.monotonic()
+        text = kernel(train, stop_after=delay)
+        assert time.monotonic() - began < delay + 20
+        assert "Stopped early, of 100000 steps: step" in text and "after" in text
+        text = kernel(LOOK)
+        assert "usable" in text
+        reached = int(text.split()[-1])
+        assert reached > 0
+        done = max(done, reached)
+    assert done > 20
+
+
+WORK = """
+import sys; sys.path.insert(0, {root!r})
+import torch; torch.set_num_threads(1)
+from gencore import data, train, vae
+step = vae.Step(vae.VAE(2, width=4))
+train.CHECKPOINT_SECONDS = -1
+print("started", flush=True)
+history = train.fit(step, data.batches(data.load("fashion-mini").train.images, 16), 100_000, {folder!r}, log_every=1)
+print("usable", len(history["step"]))
+"""
+
+
+def test_ctrl_c_in_a_script(tmp_path, until):
+    """SIGINT at any time, also within a checkpoint: no traceback, and a checkpoint that loads."""
+    folder = tmp_path / "checkpoints"
+    script = WORK.format(root=str(store.CHECKOUT), folder=str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: list(folder.glob("*.json")) or process.poll() is not None, 300)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err and "usable" in out
+    newest = max(folder.glob("*.json"))
+    assert store.load(newest.with_suffix(""))[1]["step"] > 0
+    assert not [p for p in folder.iterdir() if p.name[0] == "."]
