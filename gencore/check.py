@@ -144,7 +144,7 @@ def _cause(a, b, sizes, close):
         if b.abs().max() > 2 * close and _near(a, factor * b, close * abs(factor)):
             return f" Likely cause: {cause}."
     for function in (torch.exp, torch.log, torch.square, torch.sqrt):
-        if _near(a, function(b), 1e-4 * function(b).abs().max().item()):
+        if function(b).isfinite().all() and _near(a, function(b), 1e-4 * function(b).abs().max()):
             return f" Likely cause: it is the {function.__name__} of what is expected."
     added = a.numel() > 1 and _near(a, b + (a - b).mean(), close)
     return f" Likely cause: the constant {text((a - b).mean())} is added." if added else ""

@@ -140,6 +140,13 @@ def test_number_without_tolerance_is_exact(capsys):
     assert check.number(10, 10) and not check.number(10.001, 10)
 
 
+def test_no_cause_is_made_up(capsys):
+    assert not check.number(0.5, 0)
+    assert "✗ 0.500: expected 0.\n" == capsys.readouterr().out
+    assert not check.same(lambda x: total(x) + torch.randn(6), total, X)
+    assert "Likely" not in verdict(capsys, False)
+
+
 @pytest.fixture
 def two_runs(monkeypatch):
     """Stand-ins for the artefacts: one metric with three seeds, one with a tiny deviation."""
