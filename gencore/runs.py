@@ -149,7 +149,7 @@ def _json(name):
 
 
 def state(name):
-    """ready, stale (made from another configuration, or under another profile), damaged or missing."""
+    """ready, stale (of another configuration or of a smaller profile), damaged or missing."""
     path = store.runs_dir() / name
     if not path.with_name(name + ".json").exists():
         return "missing"
@@ -165,8 +165,8 @@ def _load(path):
     tensors, meta = store.load(path)
     if lacking := {"config", "digest", "profile", "metrics", "history"} - meta.keys():
         raise store.Corrupt(
-            f"{path}.json does not describe a run, for it lacks {', '.join(sorted(lacking))}: delete "
-            f"it and train or download again."
+            f"{path}.json does not describe a run, for it lacks {', '.join(sorted(lacking))}: "
+            f"delete it and train or download again."
         )
     return tensors, meta
 

@@ -116,8 +116,8 @@ def save(path, tensors, meta):
     meta = {**meta, "sha256": sha256(data)}
     text = _json_bytes({**meta, "description_sha256": sha256(_json_bytes(meta))})
     # The description goes last: a run without it counts as not finished.
-    files, parts = (".safetensors", ".json"), (data, text)
-    _write([(path.with_name(path.name + end), part) for end, part in zip(files, parts, strict=True)])
+    parts = {".safetensors": data, ".json": text}
+    _write([(path.with_name(path.name + end), part) for end, part in parts.items()])
 
 
 def load(path):

@@ -95,7 +95,7 @@ def fit(step, batches, steps, checkpoint=None, schedule=constant, log_every=50):
 
 def watch(records, steps):
     """Pass records on behind a progress bar with the time left and the losses; interrupt-safe."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm  # plain text: a widget would be dead in the published page
 
     record, stopped = None, False
     with tqdm(total=steps, file=sys.stdout, unit="step", mininterval=0.5, leave=False) as bar:

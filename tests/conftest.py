@@ -1,4 +1,4 @@
-"""For every test: folders of its own, no network but this machine, and a server to break things with."""
+"""For every test: folders of its own, no network but this machine, a server that can fail."""
 
 import errno
 import http.server

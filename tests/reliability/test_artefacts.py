@@ -9,17 +9,19 @@ import torch
 from gencore import data, evaluate, nets, runs, store
 
 LIMIT_ALL, LIMIT_ONE = 40e6, 5e6  # bytes
-ACCURACY = {"classifier-mnist": 0.99, "classifier-fashion-mnist": 0.90, "classifier-cifar10": 0.78}
+ACCURACY = {"mnist": 0.99, "fashion-mnist": 0.90, "cifar10": 0.78}  # the bars of the book
 IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
-OF_VAE = """elbo rec kl iwae mse psnr active_units kl_per_dim frechet_floor frechet_rec frechet_prior
-    frechet_gmm kid_prior kid_rec precision recall density coverage sharpness_real sharpness_rec
-    sharpness_prior""".split()
+OF_VAE = """elbo rec kl iwae mse psnr active_units kl_per_dim frechet_floor frechet_rec
+    frechet_prior frechet_gmm kid_prior kid_rec precision recall density coverage
+    sharpness_real sharpness_rec sharpness_prior""".split()
 OF_AE = [*(set(OF_VAE) - {"elbo", "kl", "iwae", "active_units", "kl_per_dim"}), "frechet_gaussian"]
 
 
 def loaded(published, name):
     """(tensors, meta) of a committed artefact; the sha256 is checked on the way."""
-    assert (published / f"{name}.json").exists(), f"{name} is missing: python -m gencore train {name}"
+    assert (published / f"{name}.json").exists(), (
+        f"{name} is missing: python -m gencore train {name}"
+    )
     return store.load(published / name)
 
 
@@ -32,13 +34,17 @@ def test_every_run_is_ready_and_loads(name, published):
     run = runs.get(name)
     conf = run.config
     for key, value in run.model.state_dict().items():
-        assert torch.isfinite(value).all() and torch.equal(value.to(tensors[key].dtype), tensors[key])
+        assert torch.isfinite(value).all() and torch.equal(
+            value.to(tensors[key].dtype), tensors[key]
+        )
     assert all(tensors[key].dtype == torch.float16 for key in run.model.state_dict() if
                conf.paper != "linear" and tensors[key].is_floating_point())  # fmt: skip
     assert meta["parameters"] == nets.parameters(run.model)
     steps = conf.epochs * (IMAGES[conf.data] // conf.batch)
     assert meta["steps"] == run.history["step"][-1] == steps
-    assert meta["wall_s"] > 0 and meta["cpu_s"] > 0 and meta["versions"].keys() >= {"python", "torch"}
+    assert (
+        meta["wall_s"] > 0 and meta["cpu_s"] > 0 and meta["versions"].keys() >= {"python", "torch"}
+    )
     assert run.history["loss"][-1] < run.history["loss"][0]
 
 
@@ -55,7 +61,9 @@ def test_every_generator_samples(name):
 @pytest.mark.parametrize("name", runs.names())
 def test_every_promised_number_is_recorded_and_finite(name, published):
     metrics, conf = loaded(published, name)[1]["metrics"], runs.config(name)
-    keys = {"vae": OF_VAE, "ae": OF_AE, "linear": ["elbo", "ppca"], "classifier": ["accuracy"]}[conf.paper]
+    keys = {"vae": OF_VAE, "ae": OF_AE, "linear": ["elbo", "ppca"], "classifier": ["accuracy"]}[
+        conf.paper
+    ]
     assert not set(keys) - metrics.keys()
     for value in metrics.values():
         assert all(math.isfinite(v) for v in (value if isinstance(value, list) else [value]))
@@ -71,32 +79,40 @@ def test_every_promised_number_is_recorded_and_finite(name, published):
 
 @pytest.mark.parametrize("name", ACCURACY)
 def test_classifiers_are_good_enough_to_measure_with(name, published):
-    assert loaded(published, name)[1]["metrics"]["accuracy"] >= ACCURACY[name]
-    assert (published / f"{name}.safetensors").stat().st_size < 1e6
-    assert runs.get(name).model.features(torch.zeros(1, *data.SHAPES[name[11:]])).shape == (1, 64)
+    run = f"classifier-{name}"
+    assert loaded(published, run)[1]["metrics"]["accuracy"] >= ACCURACY[name]
+    assert (published / f"{run}.safetensors").stat().st_size < 1e6
+    assert runs.get(run).model.features(torch.zeros(1, *data.SHAPES[name])).shape == (1, 64)
+
+
+def files(published):
+    """All of them, but for what git ignores: the half of a write that was killed."""
+    return sorted(p for p in published.iterdir() if p.name[0] != ".")
 
 
 def test_they_are_small(published):
-    sizes = {p.name: p.stat().st_size for p in published.iterdir()}
+    sizes = {p.name: p.stat().st_size for p in files(published)}
     assert max(sizes.values()) < LIMIT_ONE, max(sizes, key=sizes.get)
     assert sum(sizes.values()) < LIMIT_ALL, f"{sum(sizes.values()) / 1e6:.1f} MB"
 
 
 def test_there_is_nothing_else(published):
     expected = {f"{name}{end}" for name in runs.names() for end in (".json", ".safetensors")}
-    assert {p.name for p in published.iterdir()} <= expected
+    assert {p.name for p in files(published)} <= expected
 
 
 def test_the_registry_is_that_of_the_committed_files(published):
     lines = (store.ASSETS / "registry.txt").read_text().splitlines()
     registry = dict(line.split() for line in lines)
     assert len(registry) == len(lines)
-    assert registry == {p.name: store.sha256(p) for p in sorted(published.iterdir())}
+    assert registry == {p.name: store.sha256(p) for p in files(published)}
 
 
 def test_no_description_holds_a_place_on_some_machine(published):
     for file in published.glob("*.json"):
-        assert not [part for part in ("/home/", "/root/", "/tmp/", "/Users/") if part in file.read_text()]
+        assert not [
+            part for part in ("/home/", "/root/", "/tmp/", "/Users/") if part in file.read_text()
+        ]
 
 
 # again, on the real test set
@@ -104,7 +120,8 @@ def test_no_description_holds_a_place_on_some_machine(published):
 
 CLOSE = {"rel": 1e-3, "abs": 1e-6}
 LOOSE = {  # a mixture is fitted by an iteration, which another processor may stop a step earlier
-    "frechet_gmm": {"rel": 0.05}, "kid_gmm": {"rel": 0.2, "abs": 2e-3}, "sharpness_gmm": {"rel": 0.02},
+    "frechet_gmm": {"rel": 0.05}, "kid_gmm": {"rel": 0.2, "abs": 2e-3},
+    "sharpness_gmm": {"rel": 0.02},
     # differences of nearly equal numbers, or shares of 10,000
     "kid_floor": {"abs": 2e-5}, "precision": {"abs": 2e-3}, "recall": {"abs": 2e-3},
     "density": {"abs": 2e-3}, "coverage": {"abs": 2e-3},

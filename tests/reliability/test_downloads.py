@@ -1,4 +1,4 @@
-"""Downloads, from a server on this machine that behaves well or badly: the right bytes or one sentence."""
+"""Downloads from a server that behaves well or badly: the right bytes, or one sentence."""
 
 import gzip
 import hashlib
@@ -37,7 +37,9 @@ def release(server, tmp_path, own_runs, monkeypatch):
     source = tmp_path / "book" / "runs"
     meta = {"config": {"model": {"width": 2}}, "digest": conf.digest, "profile": "full"}
     net = nets.Classifier(width=2).half()
-    store.save(source / conf.name, net.state_dict(), meta | {"metrics": {"accuracy": 0.5}, "history": {}})
+    store.save(
+        source / conf.name, net.state_dict(), meta | {"metrics": {"accuracy": 0.5}, "history": {}}
+    )
     monkeypatch.setattr(store, "CHECKOUT", tmp_path)
     monkeypatch.setattr(store, "ASSETS", tmp_path)
     monkeypatch.setattr(store, "TIMEOUT", 0.3)
@@ -63,11 +65,16 @@ def test_an_artefact_comes_from_the_release_and_stays(release, own_runs):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_server_is_one_sentence_and_leaves_nothing(release, own_runs, fault):
     release.fault = fault
-    with pytest.raises(store.StoreError, match="^Could not download classifier-mnist.safetensors") as caught:
+    with pytest.raises(
+        store.StoreError, match="^Could not download classifier-mnist.safetensors"
+    ) as caught:
         runs.get("classifier-mnist")
     text = str(caught.value)
     assert release.address + "v1/" in text and FAULTS[fault] in text and "\n" not in text
-    assert "Check the network, or train it here with `python -m gencore train classifier-mnist`" in text
+    assert (
+        "Check the network, or train it here with `python -m gencore train classifier-mnist`"
+        in text
+    )
     assert list(own_runs.iterdir()) == []
     assert runs.state("classifier-mnist") == "missing"
     release.fault = None  # the next day
@@ -81,7 +88,9 @@ def test_no_server_at_all(release, server):
     assert "\n" not in str(caught.value)
 
 
-def test_the_release_of_a_fork_is_asked_for_and_nothing_else(release, own_runs, monkeypatch, offline):
+def test_the_release_of_a_fork_is_asked_for_and_nothing_else(
+    release, own_runs, monkeypatch, offline
+):
     monkeypatch.setenv("GENCORE_RELEASE", "https://example.org/fork/v2/")
     with pytest.raises(store.StoreError, match="from https://example.org/fork/v2/ "):
         store.artefact("classifier-mnist")
@@ -97,7 +106,9 @@ def test_what_the_registry_does_not_name_is_not_asked_for(release):
 def test_two_at_once(release, own_runs):
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(store.load(store.artefact("classifier-mnist"))))
+        threading.Thread(
+            target=lambda: results.append(store.load(store.artefact("classifier-mnist")))
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -151,8 +162,8 @@ def origin(request, arrays, server, monkeypatch, bare):
 
 def serve_idx(made, source, server, monkeypatch):
     resources = []
-    for file, key, dimensions in (("train", "train", (3, 1)), ("t10k", "test", (3, 1))):
-        for kind, array in zip(dimensions, (made[f"{key}_images"][..., 0], made[f"{key}_labels"])):
+    for file, key in (("train", "train"), ("t10k", "test")):
+        for kind, array in ((3, made[f"{key}_images"][..., 0]), (1, made[f"{key}_labels"])):
             name = f"{file}-{'images' if kind == 3 else 'labels'}-idx{kind}-ubyte.gz"
             server.files[name] = idx(array)
             resources.append((name, md5(server.files[name])))

@@ -1,4 +1,4 @@
-"""The stop button in a real kernel: the cell ends, the model is usable, the cell can be run again."""
+"""The stop button in a real kernel: the cell ends, the model is usable, the cell goes on again."""
 
 import asyncio
 import signal
@@ -56,7 +56,9 @@ def kernel(tmp_path):
             cell = nbformat.v4.new_code_cell(source)
             notebook.cells.append(cell)
             if stop_after is not None:
-                timer = threading.Timer(stop_after, lambda: asyncio.run(client.km.interrupt_kernel()))
+                timer = threading.Timer(
+                    stop_after, lambda: asyncio.run(client.km.interrupt_kernel())
+                )
                 timer.start()
             client.execute_cell(cell, len(notebook.cells) - 1)
             return cell_text(cell)
@@ -88,7 +90,8 @@ from gencore import data, train, vae
 step = vae.Step(vae.VAE(2, width=4))
 train.CHECKPOINT_SECONDS = -1
 print("started", flush=True)
-history = train.fit(step, data.batches(data.load("fashion-mini").train.images, 16), 100_000, {folder!r}, log_every=1)
+batches = data.batches(data.load("fashion-mini").train.images, 16)
+history = train.fit(step, batches, 100_000, {folder!r}, log_every=1)
 print("usable", len(history["step"]))
 """
 

@@ -126,7 +126,9 @@ def test_the_linear_run_reaches_its_optimum_after_a_stop(tmp_path, eager):
 
 def test_the_film_goes_on_where_it_was(tmp_path, eager, monkeypatch):
     """Samples along the way: the frames before the stop are kept, those after it are the same."""
-    monkeypatch.setattr(evaluate.metrics, "features", lambda x, name: np.asarray(x)[:, 0].reshape(len(x), -1)[:, :3])
+    monkeypatch.setattr(
+        evaluate.metrics, "features", lambda x, name: np.asarray(x)[:, 0].reshape(len(x), -1)[:, :3]
+    )
     split = data.Split(images(), torch.zeros(96).long())
     dataset = data.Dataset("none", split, split)
 
@@ -164,7 +166,9 @@ def work(paper, folder, started):
 
 
 @pytest.mark.parametrize("paper", EXACT)
-def test_kill_at_any_time_leaves_a_checkpoint_and_the_run_goes_on_bit_by_bit(paper, tmp_path, forks):
+def test_kill_at_any_time_leaves_a_checkpoint_and_the_run_goes_on_bit_by_bit(
+    paper, tmp_path, forks
+):
     rng = random.Random(paper)
     done = 0
     for _ in range(5):
@@ -198,17 +202,23 @@ def test_kill_at_any_time_leaves_a_checkpoint_and_the_run_goes_on_bit_by_bit(pap
 def artefact(folder, name):
     tensors, meta = store.load(folder / name)
     volatile = {"wall_s", "cpu_s", "evaluation_cpu_s", "hardware"}
-    return {k: v for k, v in meta.items() if k not in volatile} | {"history": losses_of(meta["history"])}
+    return {k: v for k, v in meta.items() if k not in volatile} | {
+        "history": losses_of(meta["history"])
+    }
 
 
-def test_a_published_run_that_was_killed_is_the_run_that_was_not(smoke, monkeypatch, eager, tmp_path):
-    """Stopped dead after step 55 of 60, then started again: the same artefact, and nothing is left."""
+def test_a_published_run_that_was_killed_is_the_run_that_was_not(
+    smoke, monkeypatch, eager, tmp_path
+):
+    """Stopped dead in step 56 of 60, then started again: the same artefact, nothing left over."""
     monkeypatch.setitem(runs.STEPS, "smoke", 60)
     wide = runs.config("vae-mnist-d4")
     narrow = dataclasses.replace(wide, batch=16, model=wide.model | {"width": 4})
     monkeypatch.setattr(runs, "catalogue", lambda: {wide.name: narrow})
     monkeypatch.setattr(runs.evaluate, "evaluate", lambda *a: {"elbo": 1.0})
-    monkeypatch.setattr(runs, "state", lambda name: "ready")  # of the classifier, which is not asked
+    monkeypatch.setattr(
+        runs, "state", lambda name: "ready"
+    )  # of the classifier, which is not asked
     runs.publish("vae-mnist-d4")
     expected = artefact(smoke, "vae-mnist-d4")
     monkeypatch.setenv("GENCORE_HOME", str(tmp_path / "other"))

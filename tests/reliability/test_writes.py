@@ -1,4 +1,4 @@
-"""Files survive kill -9, a full disk and a read-only one; a damaged one is never taken for whole."""
+"""Files survive kill -9, a full disk and a read-only one; a damaged one is never believed."""
 
 import errno
 import json
@@ -99,7 +99,10 @@ def test_a_disk_of_64_kilobytes_then_read_only(tmp_path):
     script.write_text(SMALL_DISK.format(checkout=str(store.CHECKOUT), file=str(disk / "file")))
     inside = f"mount -t tmpfs -o size=64k tmpfs '{disk}' && '{sys.executable}' '{script}'"
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*command, "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine lets nobody mount a small disk (unshare --user --mount)")
     done = subprocess.run([*command, inside], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -130,7 +133,9 @@ def test_no_space_in_the_middle_of_a_write(tmp_path, monkeypatch):
     store.write_bytes(file, b"old")
     fdopen = os.fdopen
     monkeypatch.setattr(os, "fdopen", lambda *a: FullDisk(fdopen(*a)))
-    with pytest.raises(store.StoreError, match="No space left on device. Nothing was changed; make room"):
+    with pytest.raises(
+        store.StoreError, match="No space left on device. Nothing was changed; make room"
+    ):
         store.write_bytes(file, bytes(5000))
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
@@ -150,7 +155,9 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_no_litter(tmp_path, monkey
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(store.StoreError, match="^Could not write .*(Not a directory|File exists)") as caught:
+    with pytest.raises(
+        store.StoreError, match="^Could not write .*(Not a directory|File exists)"
+    ) as caught:
         store.write_bytes(tmp_path / "file" / "below", b"y")
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_bytes() == b"x"
 

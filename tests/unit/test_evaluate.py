@@ -21,7 +21,9 @@ def pixels(n, seed=0, size=4):
 def dataset():
     """300 training and 200 test images of 4 x 4 noise."""
     return data.Dataset(
-        "noise", data.Split(pixels(300), torch.arange(300) % 10), data.Split(pixels(200, 1), torch.arange(200) % 10)
+        "noise",
+        data.Split(pixels(300), torch.arange(300) % 10),
+        data.Split(pixels(200, 1), torch.arange(200) % 10),
     )
 
 
@@ -99,13 +101,18 @@ def test_reconstruct_decodes_the_posterior_mean():
     model, images = Gaussian(), pixels(1200)
     expected = model.decode(model.encode(data.to_unit(images))[0])
     assert torch.equal(evaluate.reconstruct(model, images), expected)
-    assert torch.equal(evaluate.decode(model, torch.ones(1001, 3)), model.decode(torch.ones(1001, 3)))
+    assert torch.equal(
+        evaluate.decode(model, torch.ones(1001, 3)), model.decode(torch.ones(1001, 3))
+    )
     assert torch.equal(evaluate.reconstruct(Identity(), images), images / 255)
 
 
 def test_one_gaussian_has_the_moments_of_the_codes():
     g = torch.Generator().manual_seed(0)
-    z = torch.randn(5000, 3, generator=g) @ torch.tensor([[1.0, 0.5, 0], [0, 0.3, 0], [0, 0, 2]]) + 4
+    z = (
+        torch.randn(5000, 3, generator=g) @ torch.tensor([[1.0, 0.5, 0], [0, 0.3, 0], [0, 0, 2]])
+        + 4
+    )
     drawn = evaluate.draw_codes(z, 20_000, "gaussian")
     assert drawn.shape == (20_000, 3) and drawn.dtype == torch.float32
     assert torch.allclose(drawn.mean(0), z.mean(0), atol=4 * 2 / 20_000**0.5)
@@ -120,7 +127,9 @@ def test_the_mixture_finds_the_modes_and_their_shares():
     drawn = evaluate.draw_codes(z, 4000, "gmm")
     nearest = torch.cdist(drawn, modes).argmin(1)
     shares = nearest.bincount(minlength=3) / 4000
-    assert shares.tolist() == pytest.approx((chosen.bincount() / 6000).tolist(), abs=4 * 0.5 / 4000**0.5)
+    assert shares.tolist() == pytest.approx(
+        (chosen.bincount() / 6000).tolist(), abs=4 * 0.5 / 4000**0.5
+    )
     assert (drawn - modes[nearest]).std().item() == pytest.approx(0.2, rel=0.05)
     # one Gaussian instead puts draws between the modes
     between = torch.cdist(evaluate.draw_codes(z, 4000, "gaussian"), modes).min(1).values > 1
@@ -138,7 +147,10 @@ def test_three_modes_are_three_for_the_mixture_and_its_density_is_scipys():
     fits = {k: GaussianMixture(k, random_state=0, reg_covar=1e-5).fit(z) for k in (1, 2, 3, 4, 6)}
     assert min(fits, key=lambda k: fits[k].bic(z)) == 3
     fit = fits[3]
-    parts = [w * stats.multivariate_normal(m, c).pdf(z) for w, m, c in zip(fit.weights_, fit.means_, fit.covariances_, strict=True)]
+    parts = [
+        w * stats.multivariate_normal(m, c).pdf(z)
+        for w, m, c in zip(fit.weights_, fit.means_, fit.covariances_, strict=True)
+    ]
     assert fit.score_samples(z) == pytest.approx(np.log(sum(parts)), rel=1e-6)
 
 
@@ -169,7 +181,12 @@ def test_iwae_lies_between_the_bound_and_the_truth():
     exact = stats.multivariate_normal(model.b.detach().numpy(), cov).logpdf(some).mean()
     with torch.no_grad():
         bound = torch.stack(
-            [vae.elbo(model, data.to_unit(images[:400]), generator=torch.Generator().manual_seed(i))[0].mean() for i in range(50)]
+            [
+                vae.elbo(
+                    model, data.to_unit(images[:400]), generator=torch.Generator().manual_seed(i)
+                )[0].mean()
+                for i in range(50)
+            ]
         ).mean()
     assert bound + 0.1 < values["iwae"] < exact + 0.02
 
@@ -180,7 +197,9 @@ def test_pixel_errors_of_a_constant_offset(dataset):
     grey = data.Split(black.images + 51, black.labels)  # 0.2, decoded as 0.3
     values = evaluate._pixels(Identity(0.1), "ae", data.Dataset("noise", grey, black))
     assert values["mse"] == values["mse_test"] == pytest.approx(0.01, rel=1e-5)
-    assert values["mse_train"] == pytest.approx(0.01, rel=1e-5) and values["psnr"] == pytest.approx(20, rel=1e-5)
+    assert values["mse_train"] == pytest.approx(0.01, rel=1e-5) and values["psnr"] == pytest.approx(
+        20, rel=1e-5
+    )
     assert values["rec"] == pytest.approx(16 * math.log(0.9), rel=1e-4)
     assert "rec" not in evaluate._pixels(Identity(0.1), "vae", dataset)  # it is _bound's there
 
@@ -190,8 +209,12 @@ def test_a_perfect_reconstruction_is_at_the_floor(dataset, plain_features):
     real, seen = (plain_features(s.images[:200], "noise") for s in (dataset.test, dataset.train))
     assert values["frechet_floor"] == pytest.approx(metrics.frechet(seen, real), rel=1e-6)
     assert values["frechet_rec"] == pytest.approx(values["frechet_floor"], rel=1e-4)
-    assert values["sharpness_rec"] == pytest.approx(metrics.sharpness(dataset.train.images[:200]), rel=1e-4)
-    assert values["sharpness_real"] == pytest.approx(metrics.sharpness(dataset.test.images[:200]), rel=1e-4)
+    assert values["sharpness_rec"] == pytest.approx(
+        metrics.sharpness(dataset.train.images[:200]), rel=1e-4
+    )
+    assert values["sharpness_real"] == pytest.approx(
+        metrics.sharpness(dataset.test.images[:200]), rel=1e-4
+    )
     assert values["n"] == 200
     worse = evaluate._distances(Identity(0.3), "ae", dataset, 200)
     assert worse["frechet_rec"] > 3 * values["frechet_rec"]
@@ -211,9 +234,9 @@ def test_samples_from_the_prior_are_decoded_standard_normals(dataset, plain_feat
     assert values["frechet_gaussian"] < values["frechet_prior"] / 3
 
 
-SHARED = """mse mse_train mse_test psnr frechet_floor frechet_rec frechet_prior frechet_gmm kid_floor
-    kid_rec kid_prior kid_gmm precision recall density coverage sharpness_real sharpness_rec
-    sharpness_prior sharpness_gmm n""".split()
+SHARED = """mse mse_train mse_test psnr frechet_floor frechet_rec frechet_prior frechet_gmm
+    kid_floor kid_rec kid_prior kid_gmm precision recall density coverage
+    sharpness_real sharpness_rec sharpness_prior sharpness_gmm n""".split()
 OF_PAPER = {
     "vae": ["elbo", "rec", "kl", "kl_per_dim", "iwae", "active_units", "sigma"],
     "ae": ["rec", "frechet_gaussian", "kid_gaussian", "sharpness_gaussian"],
@@ -247,12 +270,18 @@ def test_accuracy_counts_the_hits(mini):
 
 
 @pytest.mark.parametrize("steps", [1, 8, 100, 5616])
-def test_the_film_is_due_at_the_first_step_the_last_and_log_spaced_between(steps, dataset, plain_features):
+def test_the_film_is_due_at_the_first_step_the_last_and_log_spaced_between(
+    steps, dataset, plain_features
+):
     film = evaluate.Film(Identity(), dataset, steps)
     due = sorted(film.due)
     assert due[0] == 1 and due[-1] == steps and len(due) <= 24
     gaps = np.diff(np.log(due))
-    assert len(due) == steps if steps < 9 else np.median(gaps) == pytest.approx(math.log(steps) / 23, rel=0.15)
+    assert (
+        len(due) == steps
+        if steps < 9
+        else np.median(gaps) == pytest.approx(math.log(steps) / 23, rel=0.15)
+    )
     assert evaluate.Film(Identity(), dataset, steps, frames=0).due == set()
 
 

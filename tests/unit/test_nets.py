@@ -28,7 +28,12 @@ def test_shapes(channels, size, latent_dim):
 
 
 def encoder_size(d, c, s, w, heads):
-    return (16 * c * w + w) + (32 * w * w + 2 * w) + (2 * w * (s // 4) ** 2 + 1) * 128 + 129 * heads * d
+    return (
+        (16 * c * w + w)
+        + (32 * w * w + 2 * w)
+        + (2 * w * (s // 4) ** 2 + 1) * 128
+        + 129 * heads * d
+    )
 
 
 def decoder_size(d, c, s, w):
@@ -154,7 +159,9 @@ def test_augment_shifts_and_mirrors_and_changes_no_value():
         seen.add(crops[result.contiguous().numpy().tobytes()])
     flips, tops, lefts = zip(*seen, strict=True)
     assert set(flips) == {False, True}
-    assert set(tops) == set(lefts) == set(range(2 * pad + 1)), "every shift comes, in both directions"
+    assert set(tops) == set(lefts) == set(range(2 * pad + 1)), (
+        "every shift comes, in both directions"
+    )
     assert len(seen) > 100, "rows, columns and mirror are drawn independently"
 
 

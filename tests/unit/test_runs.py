@@ -75,9 +75,17 @@ def test_classifiers_come_before_what_they_measure():
 
 
 def test_every_network_can_be_built_and_a_step_made_for_it(mini):
-    images = {"mnist": mini.images, "cifar10": torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8)}
+    images = {
+        "mnist": mini.images,
+        "cifar10": torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8),
+    }
     images["fashion-mnist"] = images["mnist"]
-    kinds = {"vae": vae.Step, "ae": vae.AutoencoderStep, "linear": vae.LinearStep, "classifier": nets.ClassifierStep}
+    kinds = {
+        "vae": vae.Step,
+        "ae": vae.AutoencoderStep,
+        "linear": vae.LinearStep,
+        "classifier": nets.ClassifierStep,
+    }
     for name in runs.names():
         conf = runs.config(name)
         split = data.Split(images[conf.data], torch.zeros(len(images[conf.data])).long())
@@ -115,7 +123,11 @@ def test_the_digest_changes_with_every_field():
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("vae-mnist-10", "vae-mnist-d10"), ("ae_mnist_d4", "ae-mnist-d4"), ("vae-cifar-d200", "vae-cifar10-d200")],
+    [
+        ("vae-mnist-10", "vae-mnist-d10"),
+        ("ae_mnist_d4", "ae-mnist-d4"),
+        ("vae-cifar-d200", "vae-cifar10-d200"),
+    ],
 )
 def test_an_unknown_name_gets_the_nearest(name, near):
     for function in (runs.get, runs.config, runs.seeds, runs.publish):
@@ -138,9 +150,16 @@ def save(folder, name, *, metrics=None, digest=None, profile="full", width=4):
     conf = dataclasses.replace(conf, model=conf.model | {"width": width})
     model = runs.build(conf)
     meta = {"config": dataclasses.asdict(conf), "digest": digest or runs.config(name).digest}
-    meta |= {"profile": profile, "metrics": metrics or {"elbo": -1.0}, "history": {"step": [1], "loss": [2.0]}}
+    meta |= {
+        "profile": profile,
+        "metrics": metrics or {"elbo": -1.0},
+        "history": {"step": [1], "loss": [2.0]},
+    }
     tensors = {key: runs._stored(value, conf) for key, value in model.state_dict().items()}
-    tensors |= {"film.images": torch.zeros(2, 16, 1, 28, 28, dtype=torch.uint8), "film.steps": torch.tensor([1, 9])}
+    tensors |= {
+        "film.images": torch.zeros(2, 16, 1, 28, 28, dtype=torch.uint8),
+        "film.steps": torch.tensor([1, 9]),
+    }
     store.save(folder / name, tensors, meta)
     return model
 
@@ -179,7 +198,9 @@ def test_stale_damaged_missing_ready(own_runs, monkeypatch):
     assert runs.state(name) == "ready"
     save(own_runs, name, digest="0" * 64)
     assert runs.state(name) == "stale"
-    with pytest.warns(UserWarning, match=f"The artefact {name} is stale: .*`python -m gencore train {name}`"):
+    with pytest.warns(
+        UserWarning, match=f"The artefact {name} is stale: .*`python -m gencore train {name}`"
+    ):
         runs.get(name)
     save(own_runs, name, profile="smoke")
     assert runs.state(name) == "stale", "eight steps are not what the book prints"
@@ -217,7 +238,9 @@ def test_samples_of_cifar_and_of_the_linear_model_have_their_shape(own_runs):
     torch.manual_seed(0)
     conf = runs.config("vae-mnist-linear")
     meta = {"config": dataclasses.asdict(conf), "digest": conf.digest, "profile": "full"}
-    store.save(own_runs / conf.name, runs.build(conf).state_dict(), meta | {"metrics": {}, "history": {}})
+    store.save(
+        own_runs / conf.name, runs.build(conf).state_dict(), meta | {"metrics": {}, "history": {}}
+    )
     images = runs.get(conf.name).sample(50)
     assert images.shape == (50, 1, 28, 28) and 0 <= images.min() and images.max() <= 1
 
@@ -254,7 +277,9 @@ def test_what_cannot_be_sampled_is_one_sentence(own_runs):
     with pytest.raises(ValueError, match="classifier-mnist is a classifier: it does not generate"):
         runs.get("classifier-mnist").sample(2)
     save(own_runs, "vae-mnist-d2")
-    with pytest.raises(ValueError, match="prior is 'uniform'; it can be 'normal', 'gaussian' or 'gmm'"):
+    with pytest.raises(
+        ValueError, match="prior is 'uniform'; it can be 'normal', 'gaussian' or 'gmm'"
+    ):
         runs.get("vae-mnist-d2").sample(2, prior="uniform")
 
 
@@ -263,7 +288,11 @@ def test_summary_is_mean_and_sd_over_the_seeds(own_runs):
     for name, value in zip(runs.seeds("vae-mnist-d2"), values, strict=True):
         save(own_runs, name, metrics={"elbo": value})
     mean, sd, n = runs.summary("vae-mnist-d2", "elbo")
-    assert mean == pytest.approx(np.mean(values)) and sd == pytest.approx(np.std(values, ddof=1)) and n == 3
+    assert (
+        mean == pytest.approx(np.mean(values))
+        and sd == pytest.approx(np.std(values, ddof=1))
+        and n == 3
+    )
     save(own_runs, "ae-mnist-d2", metrics={"mse": 0.5})
     assert runs.summary("ae-mnist-d2", "mse") == (0.5, None, 1)
 
@@ -290,10 +319,14 @@ def test_publish_trains_the_classifier_too_and_the_second_time_does_nothing(smok
     assert command_line.main(["train", *names]) == 0
     assert "0 ready, 2 to train (profile smoke)" in capsys.readouterr().out
     files = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in smoke.iterdir()}
-    expected = {f"{name}{end}" for name in [*names, "classifier-mnist"] for end in (".json", ".safetensors")}
+    expected = {
+        f"{name}{end}" for name in [*names, "classifier-mnist"] for end in (".json", ".safetensors")
+    }
     assert set(files) == expected
     assert [runs.state(name) for name in (*names, "classifier-mnist")] == ["ready"] * 3
-    assert not (store.cache_dir() / "checkpoints").exists() or not list((store.cache_dir() / "checkpoints").iterdir())
+    assert not (store.cache_dir() / "checkpoints").exists() or not list(
+        (store.cache_dir() / "checkpoints").iterdir()
+    )
     assert command_line.main(["train", *names]) == 0
     assert capsys.readouterr().out == "2 ready, 0 to train (profile smoke).\n"
     assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in smoke.iterdir()} == files
@@ -306,7 +339,9 @@ def check_published(name):
     run, conf = runs.get(name), runs.config(name)
     assert evaluate.evaluate(run.model, conf.paper, run.data, 100) == run.metrics
     assert run.meta["steps"] == run.history["step"][-1] == 8 and run.meta["stand_in"]
-    assert run.meta["digest"] == conf.digest and run.meta["config"] == json.loads(json.dumps(dataclasses.asdict(conf)))
+    assert run.meta["digest"] == conf.digest and run.meta["config"] == json.loads(
+        json.dumps(dataclasses.asdict(conf))
+    )
     assert run.meta["parameters"] == nets.parameters(run.model)
     assert run.meta["versions"]["torch"] == torch.__version__ and "threads" in run.meta["hardware"]
     assert run.meta["wall_s"] == pytest.approx(sum(run.history["seconds"]), abs=0.1)
@@ -319,13 +354,20 @@ def check_published(name):
 
 def test_the_linear_run_is_measured_against_its_optimum(smoke, monkeypatch, capsys):
     g = torch.Generator().manual_seed(0)
-    split = data.Split(torch.randint(0, 256, (300, 1, 5, 5), dtype=torch.uint8, generator=g), torch.zeros(300).long())
+    split = data.Split(
+        torch.randint(0, 256, (300, 1, 5, 5), dtype=torch.uint8, generator=g),
+        torch.zeros(300).long(),
+    )
     monkeypatch.setattr(data, "load", lambda name: data.Dataset(name, split, split))
-    conf = dataclasses.replace(runs.config("vae-mnist-linear"), model={"data_dim": 25, "latent_dim": 3}, batch=10)
+    conf = dataclasses.replace(
+        runs.config("vae-mnist-linear"), model={"data_dim": 25, "latent_dim": 3}, batch=10
+    )
     run = runs.fresh(conf)
     mean, cov = runs.moments(split.images)
     flat = split.images.flatten(1).double() / 255
-    assert torch.allclose(cov, flat.T.cov(correction=0), atol=1e-12) and torch.allclose(mean, flat.mean(0))
+    assert torch.allclose(cov, flat.T.cov(correction=0), atol=1e-12) and torch.allclose(
+        mean, flat.mean(0)
+    )
     assert run.metrics["ppca"] == pytest.approx(vae.ppca(mean, cov, 3)[2].item(), rel=1e-9)
     assert run.metrics["ppca"] - 0.2 < run.metrics["elbo"] < run.metrics["ppca"] + 1e-5
     assert next(run.model.parameters()).dtype == torch.float32
@@ -344,8 +386,12 @@ def test_retraining_takes_the_profiles_budget_and_leaves_the_artefact_alone(smok
 def test_quick_is_at_most_600_steps_and_full_every_epoch(monkeypatch, bare):
     monkeypatch.setattr(evaluate, "evaluate", lambda *arguments: {})
     asked = []
-    monkeypatch.setattr(train, "loop", lambda step, batches, steps, *a, **k: asked.append(steps) or iter(()))
-    split = data.Split(torch.zeros(60_000, 1, 28, 28, dtype=torch.uint8), torch.zeros(60_000).long())
+    monkeypatch.setattr(
+        train, "loop", lambda step, batches, steps, *a, **k: asked.append(steps) or iter(())
+    )
+    split = data.Split(
+        torch.zeros(60_000, 1, 28, 28, dtype=torch.uint8), torch.zeros(60_000).long()
+    )
     monkeypatch.setattr(data, "load", lambda name: data.Dataset(name, split, split))
     conf = dataclasses.replace(runs.config("classifier-mnist"), epochs=12, model={"width": 2})
     for profile in ("full", "quick", "smoke"):
@@ -385,11 +431,13 @@ def test_a_run_that_is_interrupted_is_never_published(at, smoke, small, monkeypa
     assert not list(smoke.iterdir()) and runs.state("classifier-mnist") == "missing"
     # in a notebook, the same stop leaves a model that can be looked at
     run = runs.get("classifier-mnist", retrain=True)
-    assert all(torch.isfinite(p).all() for p in run.model.parameters()) and "accuracy" in run.metrics
+    assert (
+        all(torch.isfinite(p).all() for p in run.model.parameters()) and "accuracy" in run.metrics
+    )
 
 
 def test_a_run_in_the_checkout_keeps_the_registry(tmp_path, monkeypatch, bare, small):
-    """Published into book/runs, an artefact is named in assets/registry.txt; elsewhere it is not."""
+    """Published into book/runs, an artefact is named in the registry; elsewhere it is not."""
     monkeypatch.setattr(store, "CHECKOUT", tmp_path)
     (tmp_path / "book" / "runs").mkdir(parents=True)
     written = []

@@ -68,7 +68,9 @@ def test_the_same_content_has_the_same_bytes(pair, tmp_path):
     meta = {k: v for k, v in store.load(path)[1].items() if k != "sha256"}
     store.save(tmp_path / "again", tensors, meta)
     for end in (".json", ".safetensors"):
-        assert path.with_name(path.name + end).read_bytes() == (tmp_path / f"again{end}").read_bytes()
+        assert (
+            path.with_name(path.name + end).read_bytes() == (tmp_path / f"again{end}").read_bytes()
+        )
 
 
 def test_write_bytes_makes_folders_and_replaces(tmp_path):
@@ -119,7 +121,9 @@ def test_of_a_pair_nothing_is_renamed_before_all_is_written(pair, monkeypatch):
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
 
 
-@pytest.mark.parametrize("value", [{"x": float("nan")}, {"x": [float("inf")]}, {"x": torch.ones(1)}])
+@pytest.mark.parametrize(
+    "value", [{"x": float("nan")}, {"x": [float("inf")]}, {"x": torch.ones(1)}]
+)
 def test_a_description_that_json_cannot_hold_changes_nothing(pair, value):
     path, _ = pair
     before = {p.name: p.read_bytes() for p in path.parent.iterdir()}

@@ -88,7 +88,9 @@ def test_cosine_rises_and_falls():
     steps = 1000
     factors = [train.cosine(i, steps) for i in range(steps)]
     assert factors[0] == pytest.approx(1 / 51) and max(factors) == factors[50] == 1
-    assert factors[:51] == sorted(factors[:51]) and factors[50:] == sorted(factors[50:], reverse=True)
+    assert factors[:51] == sorted(factors[:51]) and factors[50:] == sorted(
+        factors[50:], reverse=True
+    )
     assert factors[525] == pytest.approx(0.5) and 0 < factors[-1] < 1e-4
     assert sum(factors) / steps == pytest.approx(0.5, abs=1e-3)
     assert all(0 < train.cosine(i, n) <= 1 for n in (1, 2, 3, 8, 30) for i in range(n))
@@ -105,7 +107,9 @@ def a_step(seed=0):
 
 @pytest.fixture
 def batches():
-    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return lambda: data.batches(images, 8, seed=1)
 
 
@@ -198,7 +202,9 @@ def test_fit_shows_its_progress_and_closes_with_one_line(capsys):
     history = train.fit(Counter(), Numbers(), 30, log_every=10)
     assert history["step"] == [10, 20, 30] and history["loss"] == [4.5, 14.5, 24.5]
     out, err = capsys.readouterr()
-    assert err == "" and out.rstrip().splitlines()[-1].endswith("Done: step 30, loss 29, square 841.")
+    assert err == "" and out.rstrip().splitlines()[-1].endswith(
+        "Done: step 30, loss 29, square 841."
+    )
 
 
 def test_watch_passes_every_record_on(capsys):
@@ -265,7 +271,9 @@ def test_a_bad_batch_stops_at_its_step_with_the_weights_before_it(paper, bad, mi
         labels = mini.labels if paper == "classifier" else None
         step = build()
         history = {}
-        records = train.loop(step, data.batches(images, 16, labels=labels), steps, history=history, log_every=2)
+        records = train.loop(
+            step, data.batches(images, 16, labels=labels), steps, history=history, log_every=2
+        )
         return step, records, history
 
     images = mini.images.float() / 255
@@ -278,7 +286,9 @@ def test_a_bad_batch_stops_at_its_step_with_the_weights_before_it(paper, bad, mi
     reference, records, _ = run(images, 4)
     list(records)
     step, records, history = run(spoiled, 50)
-    with pytest.raises(nets.Diverged, match="diverged at step 5: .* weights are those of step 4") as caught:
+    with pytest.raises(
+        nets.Diverged, match="diverged at step 5: .* weights are those of step 4"
+    ) as caught:
         list(records)
     assert "\n" not in str(caught.value) and history["step"] == [2, 4]
     found = step.parts["model"].state_dict()

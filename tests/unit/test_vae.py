@@ -31,7 +31,9 @@ def near(values, expected, errors=4):
 def posterior():
     """Means and log-variances of a batch, from narrow to wide: two (64, 5) tensors in float64."""
     g = seeded()
-    return 2 * torch.randn(64, 5, generator=g, dtype=F64), 3 * torch.randn(64, 5, generator=g, dtype=F64) - 1
+    return 2 * torch.randn(64, 5, generator=g, dtype=F64), 3 * torch.randn(
+        64, 5, generator=g, dtype=F64
+    ) - 1
 
 
 # the reparameterised sample
@@ -93,7 +95,9 @@ def test_kl_agrees_with_torch_distributions(posterior):
 def test_kl_by_hand():
     mu, logvar = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, math.log(4.0)]])
     # 1/2 m^2 for the shift; 1/2 (4 - 1 - log 4) for the width
-    assert vae.kl_normal(mu, logvar).item() == pytest.approx(0.5 + 0.5 * (3 - math.log(4)), rel=1e-6)
+    assert vae.kl_normal(mu, logvar).item() == pytest.approx(
+        0.5 + 0.5 * (3 - math.log(4)), rel=1e-6
+    )
     assert vae.kl_normal(torch.zeros(3, 7), torch.zeros(3, 7)).tolist() == [0, 0, 0]
 
 
@@ -109,7 +113,10 @@ def test_kl_agrees_with_monte_carlo():
 
 def test_kl_is_never_negative_and_zero_at_the_prior_alone(posterior):
     assert (vae.kl_normal(*posterior) > 0).all()
-    mu, logvar = torch.zeros(1, 4, dtype=F64, requires_grad=True), torch.zeros(1, 4, dtype=F64, requires_grad=True)
+    mu, logvar = (
+        torch.zeros(1, 4, dtype=F64, requires_grad=True),
+        torch.zeros(1, 4, dtype=F64, requires_grad=True),
+    )
     vae.kl_normal(mu, logvar).sum().backward()
     assert not mu.grad.any() and not logvar.grad.any()
 
@@ -132,7 +139,9 @@ def test_bernoulli_is_the_exact_average_over_binary_images():
 
 def test_bernoulli_of_binary_images_is_a_probability():
     logits = 2 * torch.randn(1, 1, 2, 2, generator=seeded(), dtype=F64)
-    images = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=F64).reshape(16, 1, 2, 2)
+    images = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=F64).reshape(
+        16, 1, 2, 2
+    )
     log_p = vae.bernoulli_log_likelihood(images, logits.expand_as(images))
     assert log_p.exp().sum().item() == pytest.approx(1, rel=1e-12)
     expected = stats.bernoulli.logpmf(images.numpy(), logits.sigmoid().numpy()).sum((1, 2, 3))
@@ -152,11 +161,18 @@ def test_gaussian_agrees_with_scipy():
 
 def test_pixels_are_summed_never_averaged():
     zero = torch.zeros(2, 3, 8, 8)
-    assert vae.bernoulli_log_likelihood(zero + 0.3, zero).tolist() == pytest.approx([-192 * math.log(2)] * 2)
+    assert vae.bernoulli_log_likelihood(zero + 0.3, zero).tolist() == pytest.approx(
+        [-192 * math.log(2)] * 2
+    )
     half_log = 0.5 * math.log(2 * math.pi)
-    assert vae.gaussian_log_likelihood(zero, zero, 1.0).tolist() == pytest.approx([-192 * half_log] * 2)
+    assert vae.gaussian_log_likelihood(zero, zero, 1.0).tolist() == pytest.approx(
+        [-192 * half_log] * 2
+    )
     x, y = torch.rand(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
-    for density in (vae.bernoulli_log_likelihood, lambda x, y: vae.gaussian_log_likelihood(x, y, 0.3)):
+    for density in (
+        vae.bernoulli_log_likelihood,
+        lambda x, y: vae.gaussian_log_likelihood(x, y, 0.3),
+    ):
         twice = density(torch.cat([x, x], 3), torch.cat([y, y], 3))
         assert torch.allclose(twice, 2 * density(x, y), rtol=1e-5)
 
@@ -229,7 +245,9 @@ def test_the_elbo_has_its_closed_form_in_expectation():
     bound, rec, kl = vae.elbo(model, x, generator=seeded())
     assert near(bound, model.bound(1.4))
     assert torch.equal(bound, rec - kl)
-    assert kl[0].item() == pytest.approx(0.5 * ((0.3 * 1.4) ** 2 + 0.4 - 1 - math.log(0.4)), rel=1e-12)
+    assert kl[0].item() == pytest.approx(
+        0.5 * ((0.3 * 1.4) ** 2 + 0.4 - 1 - math.log(0.4)), rel=1e-12
+    )
     assert near(vae.iwae(model, x, 1, seeded(1)), model.bound(1.4))  # L_1 is the ELBO
 
 
@@ -282,7 +300,7 @@ def test_log_normal_agrees_with_scipy(posterior):
 
 @pytest.mark.parametrize(("beta", "kl", "distortion"), [(1, 0.5493, 1), (2, 0.2027, 2), (4, 0, 3)])
 def test_beta_sets_rate_and_distortion_of_the_linear_vae(beta, kl, distortion, monkeypatch):
-    """One dimension, lambda = 3, sigma = 1. All integrals are of squares: four points make them exact."""
+    """lambda = 3, sigma = 1. All integrals are of squares: four points make them exact."""
     eps = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]], dtype=F64)
     x = 3**0.5 * torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=F64)
     monkeypatch.setattr(vae, "reparameterise", lambda mu, logvar, g: mu + (logvar / 2).exp() * eps)
@@ -291,7 +309,9 @@ def test_beta_sets_rate_and_distortion_of_the_linear_vae(beta, kl, distortion, m
     model.log_sigma.requires_grad_(False)
     model.b.requires_grad_(False)
     free = [model.W, model.V, model.logvar]
-    optimiser = torch.optim.LBFGS(free, max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0)
+    optimiser = torch.optim.LBFGS(
+        free, max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0
+    )
 
     def closure():
         optimiser.zero_grad()
@@ -313,11 +333,13 @@ def test_beta_sets_rate_and_distortion_of_the_linear_vae(beta, kl, distortion, m
 
 @pytest.fixture
 def cloud():
-    """500 points in 30 dimensions with five strong directions: (data, mean, covariance) in float64."""
+    """500 points in 30 dimensions, five of them strong: (data, mean, covariance) in float64."""
     rng = np.random.default_rng(0)
     scales = np.concatenate([[3.0, 2.0, 1.5, 1.0, 0.7], np.full(25, 0.3)])
     rotation = np.linalg.qr(rng.standard_normal((30, 30)))[0]
-    x = torch.from_numpy(rng.standard_normal((500, 30)) * scales @ rotation + rng.standard_normal(30))
+    x = torch.from_numpy(
+        rng.standard_normal((500, 30)) * scales @ rotation + rng.standard_normal(30)
+    )
     return x, x.mean(0), x.T.cov(correction=0)
 
 
@@ -414,7 +436,9 @@ def test_linear_elbo_without_any_sampling(cloud):
     model = random_linear()
     with torch.no_grad():
         mu, logvar = model.encode(x)
-        squared = (x - model.decode(mu)).square().sum(1) + (logvar.exp() * model.W.square().sum(0)).sum(1)
+        squared = (x - model.decode(mu)).square().sum(1) + (
+            logvar.exp() * model.W.square().sum(0)
+        ).sum(1)
         variance = (2 * model.log_sigma).exp()
         rec = -squared / (2 * variance) - 15 * (2 * math.pi * variance).log()
         expected = (rec - vae.kl_normal(mu, logvar)).mean().item()
@@ -444,7 +468,9 @@ def test_a_trained_linear_vae_reaches_the_optimum(dim, d, steps):
     principal = torch.linalg.qr(W)[0]
     assert torch.linalg.svdvals(spanned.T @ principal).min() > 0.99  # the same subspace
     with torch.no_grad():
-        sampled = torch.stack([vae.elbo(model, x, generator=seeded(i))[0].mean() for i in range(100)])
+        sampled = torch.stack(
+            [vae.elbo(model, x, generator=seeded(i))[0].mean() for i in range(100)]
+        )
     assert near(sampled, got)
 
 
@@ -521,7 +547,9 @@ def test_the_reconstruction_term_reaches_the_encoder(images):
     model = small_vae()
     _, rec, _ = vae.elbo(model, images, generator=seeded())
     rec.mean().backward()
-    last = model.encoder.net[-1].weight.grad  # (2 d, 128): the rows of the means, then of the widths
+    last = model.encoder.net[
+        -1
+    ].weight.grad  # (2 d, 128): the rows of the means, then of the widths
     assert (last[:3].abs().sum(1) > 0).all() and (last[3:].abs().sum(1) > 0).all()
 
 
@@ -540,7 +568,9 @@ def test_optimal_sigma_is_the_batchs_own_in_training_and_a_running_mean_afterwar
     assert not model.sigma.requires_grad and "sigma" in model.state_dict()
     model.eval()
     expected = stats.norm.logpdf(images.numpy(), model.decode(z).detach().numpy(), running)
-    assert model.log_likelihood(images, z).detach().numpy() == pytest.approx(expected.sum((1, 2, 3)), rel=1e-4)
+    assert model.log_likelihood(images, z).detach().numpy() == pytest.approx(
+        expected.sum((1, 2, 3)), rel=1e-4
+    )
     assert model.sigma.item() == pytest.approx(running, rel=1e-5), "evaluation does not move it"
     assert small_vae(sigma=0.3, likelihood="gaussian").sigma.item() == pytest.approx(0.3)
 
@@ -552,7 +582,9 @@ def test_step_reports_nats_per_image(images):
     step = vae.Step(small_vae(), beta=0.7)
     expected = vae.elbo(small_vae(), images, 0.7, seeded(0))
     losses = step(images)
-    for key, value in zip(("loss", "rec", "kl"), (-expected[0], expected[1], expected[2]), strict=True):
+    for key, value in zip(
+        ("loss", "rec", "kl"), (-expected[0], expected[1], expected[2]), strict=True
+    ):
         assert losses[key] == pytest.approx(value.mean().item(), rel=1e-5)
     assert losses["loss"] == pytest.approx(0.7 * losses["kl"] - losses["rec"], rel=1e-5)
     assert -64 * 2 < losses["rec"] < -20, "a sum over 64 pixels"
