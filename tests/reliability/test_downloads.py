@@ -233,6 +233,7 @@ def test_a_bad_mirror_is_one_sentence_and_the_next_try_starts_afresh(origin, fau
     assert str(store.cache_dir() / "data" / f"{name}.npz") in text and "\n" not in text
     assert f"Put {name}.npz into a folder and set GENCORE_DATA to it" in text
     assert 'data.load("fashion-mini")' in text
+    assert ("timed out" in text) == (fault == "hang")
     assert not data.where(name)[0]
     server.fault = None
     assert_holds(data.load(name), name, made)
