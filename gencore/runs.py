@@ -190,7 +190,7 @@ def get(name, retrain=False):
         )
     model = build(replace(conf, model=meta["config"]["model"]))
     film = {k[5:]: tensors.pop(k) for k in list(tensors) if k.startswith("film.")}
-    model.load_state_dict(tensors)  # copied into float32, whatever the file holds
+    model.load_state_dict(_unpacked(tensors))  # copied into float32, whatever the file holds
     return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, film)
 
 
@@ -263,9 +263,35 @@ def fresh(conf, checkpoint=None, progress=False):
 
 
 def _stored(tensor, conf):
-    """A tensor as the artefact keeps it: half precision, but for the exact linear model."""
-    exact = conf.paper == "linear" or not tensor.is_floating_point()
-    return tensor if exact else tensor.half()
+    """A tensor as the artefact keeps it: half precision, but for the exact linear model.
+
+    The repetitions of a run are there for their numbers: their largest matrices keep 8 bits.
+    """
+    if conf.paper == "linear" or not tensor.is_floating_point():
+        return tensor
+    if conf.seed and tensor.ndim == 2 and tensor.numel() > 400_000:
+        scale = (tensor.abs().amax(1, keepdim=True) / 127).half().clamp_min(1e-7)
+        return (tensor / scale).round().clamp(-127, 127) * scale
+    return tensor.half()
+
+
+def _packed(state, conf):
+    """The state of a model as the tensors of its file: 8-bit matrices go with a scale per row."""
+    tensors = {}
+    for key, value in state.items():
+        value = _stored(value, conf)
+        if value.dtype == torch.float32 and conf.paper != "linear":
+            scale = (value.abs().amax(1, keepdim=True) / 127).half().clamp_min(1e-7)
+            tensors |= {key: (value / scale).round().to(torch.int8), f"scale.{key}": scale}
+        else:
+            tensors[key] = value
+    return tensors
+
+
+def _unpacked(tensors):
+    """The state of a model from the tensors of its file."""
+    scales = {key[6:]: tensors.pop(key) for key in list(tensors) if key.startswith("scale.")}
+    return {k: v * scales[k].float() if k in scales else v for k, v in tensors.items()}
 
 
 def publish(name, progress=False):
@@ -276,7 +302,7 @@ def publish(name, progress=False):
         publish(needed, progress)
     checkpoint = store.cache_dir() / "checkpoints" / f"{name}-{data.profile()}-{conf.digest[:8]}"
     run = fresh(conf, checkpoint, progress)
-    tensors = {key: _stored(value, conf) for key, value in run.model.state_dict().items()}
+    tensors = _packed(run.model.state_dict(), conf)
     tensors |= {f"film.{key}": value for key, value in run.film.items()}
     meta = run.meta | {"metrics": run.metrics, "history": run.history}
     store.save(store.runs_dir() / name, tensors, meta)

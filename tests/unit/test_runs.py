@@ -448,3 +448,18 @@ def test_a_run_in_the_checkout_keeps_the_registry(tmp_path, monkeypatch, bare, s
     monkeypatch.setenv("GENCORE_RUNS", str(tmp_path / "elsewhere"))
     runs.publish("classifier-mnist")
     assert written == [1] and (tmp_path / "elsewhere" / "classifier-mnist.json").exists()
+
+
+def test_repetitions_keep_their_largest_matrices_in_eight_bits():
+    """Packed and unpacked, a state is what was measured; the first run of a name stays in half."""
+    big, small = torch.randn(500, 1000), torch.randn(30, 40)
+    state = {"big": big, "small": small, "count": torch.tensor(3)}
+    first, again = runs.config("vae-cifar10-d200"), runs.config("vae-cifar10-d200-s1")
+    assert {k: v.dtype for k, v in runs._packed(state, first).items()} == {
+        "big": torch.float16, "small": torch.float16, "count": torch.int64}  # fmt: skip
+    packed = runs._packed(state, again)
+    assert packed["big"].dtype == torch.int8 and packed["small"].dtype == torch.float16
+    measured = runs._stored(big, again)
+    assert (measured - big).abs().max() < 1.02 * big.abs().max() / 127 / 2 + 1e-3
+    assert torch.equal(runs._unpacked(packed)["big"], measured)
+    assert torch.equal(runs._stored(measured, again), measured)
