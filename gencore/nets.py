@@ -144,3 +144,43 @@ class ClassifierStep:
 def parameters(*modules):
     """The number of trainable parameters of some modules together."""
     return sum(p.numel() for module in modules for p in module.parameters())
+
+
+# What artefacts keep of the weights. A model is measured after `rounded`, so that the numbers of a
+# run are those of its file.
+
+BIG = 400_000  # weights: repetitions of a run, there for their numbers, keep 8 bits above it
+
+
+def rounded(tensor, exact=False, eight_bits=False):
+    """A tensor in half precision; with `eight_bits`, a big matrix in 255 steps per row (float32)."""
+    if exact or not tensor.is_floating_point():
+        return tensor
+    if eight_bits and tensor.ndim == 2 and tensor.numel() > BIG:
+        scale = _scale(tensor)
+        return (tensor / scale).round().clamp(-127, 127) * scale
+    return tensor.half()
+
+
+def _scale(matrix):
+    return (matrix.abs().amax(1, keepdim=True) / 127).half().clamp_min(1e-7).float()
+
+
+def packed(state, exact=False, eight_bits=False):
+    """A state_dict as the tensors of a file: 8-bit matrices go with a scale for each row."""
+    tensors = {}
+    for key, value in state.items():
+        value = rounded(value, exact, eight_bits)
+        if value.dtype == torch.float32 and not exact:
+            scale = _scale(value)
+            tensors |= {key: (value / scale).round().to(torch.int8), f"scale.{key}": scale.half()}
+        else:
+            tensors[key] = value
+    return tensors
+
+
+def unpacked(tensors):
+    """The state_dict of `packed` tensors."""
+    scales = {key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}
+    kept = {key: value for key, value in tensors.items() if not key.startswith("scale.")}
+    return {k: v * scales[k].float() if k in scales else v for k, v in kept.items()}

@@ -190,7 +190,7 @@ def get(name, retrain=False):
         )
     model = build(replace(conf, model=meta["config"]["model"]))
     film = {k[5:]: tensors.pop(k) for k in list(tensors) if k.startswith("film.")}
-    model.load_state_dict(_unpacked(tensors))  # copied into float32, whatever the file holds
+    model.load_state_dict(nets.unpacked(tensors))  # copied into float32, whatever the file holds
     return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, film)
 
 
@@ -243,7 +243,7 @@ def fresh(conf, checkpoint=None, progress=False):
         raise KeyboardInterrupt  # an unfinished run is never published; its checkpoint stays
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            tensor.copy_(_stored(tensor, conf))  # what is measured is what is saved
+            tensor.copy_(nets.rounded(tensor, **_kept(conf)))  # what is measured is what is saved
     model.float()
     if conf.paper == "ae":
         z = evaluate.codes(model, dataset.train.images).double()
@@ -262,36 +262,9 @@ def fresh(conf, checkpoint=None, progress=False):
     return Run(conf.name, conf, model, values, history, meta, tensors)
 
 
-def _stored(tensor, conf):
-    """A tensor as the artefact keeps it: half precision, but for the exact linear model.
-
-    The repetitions of a run are there for their numbers: their largest matrices keep 8 bits.
-    """
-    if conf.paper == "linear" or not tensor.is_floating_point():
-        return tensor
-    if conf.seed and tensor.ndim == 2 and tensor.numel() > 400_000:
-        scale = (tensor.abs().amax(1, keepdim=True) / 127).half().clamp_min(1e-7)
-        return (tensor / scale).round().clamp(-127, 127) * scale
-    return tensor.half()
-
-
-def _packed(state, conf):
-    """The state of a model as the tensors of its file: 8-bit matrices go with a scale per row."""
-    tensors = {}
-    for key, value in state.items():
-        value = _stored(value, conf)
-        if value.dtype == torch.float32 and conf.paper != "linear":
-            scale = (value.abs().amax(1, keepdim=True) / 127).half().clamp_min(1e-7)
-            tensors |= {key: (value / scale).round().to(torch.int8), f"scale.{key}": scale}
-        else:
-            tensors[key] = value
-    return tensors
-
-
-def _unpacked(tensors):
-    """The state of a model from the tensors of its file."""
-    scales = {key[6:]: tensors.pop(key) for key in list(tensors) if key.startswith("scale.")}
-    return {k: v * scales[k].float() if k in scales else v for k, v in tensors.items()}
+def _kept(conf):
+    """How the artefact rounds weights: the linear model is exact, repetitions are in 8 bits."""
+    return {"exact": conf.paper == "linear", "eight_bits": conf.seed > 0}
 
 
 def publish(name, progress=False):
@@ -302,7 +275,7 @@ def publish(name, progress=False):
         publish(needed, progress)
     checkpoint = store.cache_dir() / "checkpoints" / f"{name}-{data.profile()}-{conf.digest[:8]}"
     run = fresh(conf, checkpoint, progress)
-    tensors = _packed(run.model.state_dict(), conf)
+    tensors = nets.packed(run.model.state_dict(), **_kept(conf))
     tensors |= {f"film.{key}": value for key, value in run.film.items()}
     meta = run.meta | {"metrics": run.metrics, "history": run.history}
     store.save(store.runs_dir() / name, tensors, meta)

@@ -36,7 +36,7 @@ def test_every_run_is_ready_and_loads(name, published):
     kept = {key: value for key, value in tensors.items() if not key.startswith("film.")}
     small = {torch.float32} if conf.paper == "linear" else {torch.float16, torch.int64, torch.int8}
     assert {value.dtype for value in kept.values()} <= small
-    restored = runs._unpacked(kept)
+    restored = nets.unpacked(kept)
     for key, value in run.model.state_dict().items():
         assert torch.isfinite(value).all() and torch.equal(value, restored[key].to(value.dtype))
     assert meta["parameters"] == nets.parameters(run.model)

@@ -218,3 +218,22 @@ def test_a_classifier_learns_a_rule(mini):
     history = [step((x, y)) for _ in range(50)]
     assert history[0]["accuracy"] < 0.4 and history[-1]["accuracy"] > 0.8
     assert history[-1]["loss"] < history[0]["loss"] / 2
+
+
+def test_weights_are_rounded_as_they_are_stored():
+    """Packed and unpacked, a state is what was measured: half, or 8 bits for a big matrix."""
+    big, small = torch.randn(500, 1000), torch.randn(30, 40)
+    state = {"big": big, "small": small, "count": torch.tensor(3)}
+    half = nets.packed(state)
+    assert {k: v.dtype for k, v in half.items()} == {
+        "big": torch.float16, "small": torch.float16, "count": torch.int64}  # fmt: skip
+    assert torch.equal(nets.packed(state, exact=True)["big"], big)
+    eight = nets.packed(state, eight_bits=True)
+    assert eight["big"].dtype == torch.int8 and eight["small"].dtype == torch.float16
+    measured = nets.rounded(big, eight_bits=True)
+    step = big.abs().amax(1, keepdim=True) / 127
+    assert ((measured - big).abs() <= 0.5 * step + 0.1 * step).all() and not torch.equal(measured, big)
+    assert torch.equal(nets.unpacked(eight)["big"], measured)
+    assert torch.equal(nets.rounded(measured, eight_bits=True), measured)
+    empty = torch.zeros(500, 1000)
+    assert torch.equal(nets.rounded(empty, eight_bits=True), empty)

@@ -155,7 +155,7 @@ def save(folder, name, *, metrics=None, digest=None, profile="full", width=4):
         "metrics": metrics or {"elbo": -1.0},
         "history": {"step": [1], "loss": [2.0]},
     }
-    tensors = {key: runs._stored(value, conf) for key, value in model.state_dict().items()}
+    tensors = nets.packed(model.state_dict(), **runs._kept(conf))
     tensors |= {
         "film.images": torch.zeros(2, 16, 1, 28, 28, dtype=torch.uint8),
         "film.steps": torch.tensor([1, 9]),
@@ -186,7 +186,7 @@ def test_the_linear_run_keeps_its_precision(own_runs):
     torch.manual_seed(0)
     conf = runs.config("vae-mnist-linear")
     model = runs.build(conf)
-    assert all(runs._stored(t, conf) is t for t in model.parameters())
+    assert all(nets.rounded(t, **runs._kept(conf)) is t for t in model.parameters())
 
 
 def test_stale_damaged_missing_ready(own_runs, monkeypatch):
@@ -448,18 +448,3 @@ def test_a_run_in_the_checkout_keeps_the_registry(tmp_path, monkeypatch, bare, s
     monkeypatch.setenv("GENCORE_RUNS", str(tmp_path / "elsewhere"))
     runs.publish("classifier-mnist")
     assert written == [1] and (tmp_path / "elsewhere" / "classifier-mnist.json").exists()
-
-
-def test_repetitions_keep_their_largest_matrices_in_eight_bits():
-    """Packed and unpacked, a state is what was measured; the first run of a name stays in half."""
-    big, small = torch.randn(500, 1000), torch.randn(30, 40)
-    state = {"big": big, "small": small, "count": torch.tensor(3)}
-    first, again = runs.config("vae-cifar10-d200"), runs.config("vae-cifar10-d200-s1")
-    assert {k: v.dtype for k, v in runs._packed(state, first).items()} == {
-        "big": torch.float16, "small": torch.float16, "count": torch.int64}  # fmt: skip
-    packed = runs._packed(state, again)
-    assert packed["big"].dtype == torch.int8 and packed["small"].dtype == torch.float16
-    measured = runs._stored(big, again)
-    assert (measured - big).abs().max() < 1.02 * big.abs().max() / 127 / 2 + 1e-3
-    assert torch.equal(runs._unpacked(packed)["big"], measured)
-    assert torch.equal(runs._stored(measured, again), measured)
