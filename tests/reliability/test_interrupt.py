@@ -84,7 +84,8 @@ def test_the_stop_button(kernel, tmp_path):
 
 
 WORK = """
-import sys; sys.path.insert(0, {root!r})
+import signal, sys; sys.path.insert(0, {root!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 import torch; torch.set_num_threads(1)
 from gencore import data, train, vae
 step = vae.Step(vae.VAE(2, width=4))
