@@ -137,7 +137,7 @@ DEFECTS = {
     "a path in the code": (lint.paths, source(lambda s: "open('/home/me/data')", 2)),
     "a path in an output": (
         lint.paths,
-        output(output_type="stream", name="stdout", text="read /root/x\n"),
+        output(output_type="stream", name="stdout", text="read /" + "root/x\n"),
     ),
 }
 

@@ -37,6 +37,9 @@ def test_every_run_is_ready_and_loads(name, published):
     small = {torch.float32} if conf.paper == "linear" else {torch.float16, torch.int64, torch.int8}
     assert {value.dtype for value in kept.values()} <= small
     restored = nets.unpacked(kept)
+    again = nets.packed(run.model.state_dict(), **runs._kept(conf))
+    assert {k: v.dtype for k, v in again.items()} == {k: v.dtype for k, v in kept.items()}
+    assert all(torch.equal(again[key], kept[key]) for key in kept)
     for key, value in run.model.state_dict().items():
         assert torch.isfinite(value).all() and torch.equal(value, restored[key].to(value.dtype))
     assert meta["parameters"] == nets.parameters(run.model)
