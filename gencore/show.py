@@ -7,7 +7,6 @@ that says what it shows. How all of them look is decided in `style`.
 
 import math
 import sys
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -253,11 +252,7 @@ def latent_map(mu, labels, names=None):
         ax.add_patch(Circle((0, 0), radius, fill=False, ec=INK, lw=1.2, ls=DASHES))
         ax.text(0.7 * radius, -0.74 * radius, f"{radius} sd", size=10, va="top", path_effects=halo)
     centres = {c: np.median(mu[labels == c], 0) for c in np.unique(labels).tolist()}
-    for a, b in [*combinations(centres, 2)] * 20:  # names that would touch are moved apart
-        gap = centres[a] - centres[b]
-        length = np.hypot(*gap) or 1.0
-        step = max(0, 0.05 * np.ptp(mu, 0).max() - length) / 2 * gap / length
-        centres[a], centres[b] = centres[a] + step, centres[b] - step
+    centres = style.apart(centres, 0.05 * np.ptp(mu, 0).max())
     for c, place in centres.items():
         name = str(names[c] if names else c)
         ax.text(*place, name, weight="bold", size=14 if len(name) < 3 else 11, ha="center",

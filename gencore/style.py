@@ -11,6 +11,7 @@ under the three colour-blindnesses, and have at least 3:1 contrast to the paper.
 import io
 import math
 from contextlib import contextmanager
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -149,6 +150,17 @@ def plane(xlabel, ylabel, alt):
     ax.set_aspect("equal", "datalim")
     ax.grid(True, axis="both")
     return made, ax
+
+
+def apart(places, gap):
+    """{name: (x, y)} with names that would touch moved apart, to at least `gap` where that is easy."""
+    places = {name: np.array(place, float) for name, place in places.items()}
+    for a, b in [*combinations(places, 2)] * 20:
+        away = places[a] - places[b]
+        length = np.hypot(*away) or 1.0
+        step = max(0, gap - length) / 2 * away / length
+        places[a], places[b] = places[a] + step, places[b] - step
+    return places
 
 
 def key(ax):

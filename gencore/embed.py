@@ -1,0 +1,175 @@
+"""What a live figure carries inside a page: arrays, networks and pictures as text.
+
+`explore` builds its figures from these; assets/explore.js reads them.
+"""
+
+import base64
+import html
+import io
+import json
+
+import numpy as np
+import torch
+from torch import nn
+
+LIMIT = 200_000  # bytes of one network in a page
+
+def packed(values, eight_bits=False):
+    """An array as base64 of half-precision numbers; or of bytes, with a scale for each row."""
+    array = np.ascontiguousarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    if array.dtype == np.uint8:
+        return {"u8": _base64(array.tobytes())}
+    if not eight_bits:
+        return {"f16": _base64(array.astype("<f2").tobytes())}
+    rows = array.reshape(len(array), -1)
+    scale = np.maximum(np.abs(rows).max(1, keepdims=True) / 127, 6e-8).astype("<f2")
+    steps = np.rint(rows / scale.astype(float)).clip(-127, 127).astype(np.int8)
+    return {"i8": _base64(steps.tobytes()), "scale": packed(scale[:, 0])}
+
+
+def _base64(octets):
+    return base64.b64encode(octets).decode()
+
+
+def raw(text):
+    """The bytes of base64 text."""
+    return base64.b64decode(text)
+
+
+def network(module, shape, sigmoid=False):
+    """A trained network as layers that explore.js runs: {"layers": [...]}, at most 200 KB.
+
+    shape: of one input without the batch axis. sigmoid: add one at the end. Linear layers,
+    (transposed) convolutions, activations and reshapings are taken as they are; batch norm is
+    folded into the layer before it. Weights have 16 bits, or 8 where those would not fit.
+    Raises TypeError for a layer that explore.js does not know, ValueError for too many weights.
+    """
+    layers = [{"op": "reshape", "shape": list(shape)}] if len(shape) > 1 else []
+    for layer in _flat(module):
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            _fold(layers, layer)
+        elif not isinstance(layer, (nn.Identity, nn.Dropout)):  # both do nothing after training
+            layers.append(_layer(layer))
+    layers += [{"op": "sigmoid"}] if sigmoid else []
+    for bits in (16, 8):
+        spec = {"layers": [_pack(layer, bits == 8) for layer in layers]}
+        if len(json.dumps(spec)) <= LIMIT:
+            return spec
+    raise ValueError(
+        f"A network in a page may take {LIMIT:,} bytes; this one takes {len(json.dumps(spec)):,} with "
+        f"8 bits a weight. Train a smaller one for the figure."
+    )
+
+
+def _flat(module):
+    """The layers of nested nn.Sequentials, and of a net of the book by its `.net`, in order."""
+    if isinstance(getattr(module, "net", None), nn.Module):
+        module = module.net
+    for child in module if isinstance(module, nn.Sequential) else [module]:
+        yield from _flat(child) if isinstance(child, nn.Sequential) else [child]
+
+
+def _layer(layer):
+    plain = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+    if type(layer) in plain:
+        return {"op": plain[type(layer)]}
+    if isinstance(layer, nn.LeakyReLU):
+        return {"op": "leaky", "slope": layer.negative_slope}
+    if isinstance(layer, nn.Flatten):
+        return {"op": "flatten"}
+    if isinstance(layer, nn.Unflatten):
+        return {"op": "reshape", "shape": list(layer.unflattened_size)}
+    if isinstance(layer, nn.Linear):
+        return {"op": "linear", "out": layer.out_features} | _weights(layer)
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        square = [set(getattr(layer, key)) for key in ("kernel_size", "stride", "padding", "dilation")]
+        extra = set(getattr(layer, "output_padding", (0,)))
+        if all(len(s) == 1 for s in square) and square[3] == {1} and extra == {0} and layer.groups == 1:
+            kernel, stride, padding = (s.pop() for s in square[:3])
+            op = "deconv" if isinstance(layer, nn.ConvTranspose2d) else "conv"
+            return {"op": op, "out": layer.out_channels, "kernel": kernel, "stride": stride,
+                    "padding": padding} | _weights(layer)  # fmt: skip
+    raise TypeError(f"explore.js has no layer for {layer}; see gencore.explore.network.")
+
+
+def _weights(layer):
+    weight = layer.weight.detach().cpu().double().numpy()
+    bias = np.zeros(weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0])
+    return {"weight": weight, "bias": bias if layer.bias is None else layer.bias.detach().cpu().double().numpy()}
+
+
+def _fold(layers, norm):
+    """Batch norm after training is a scale and a shift of each output of the layer before it."""
+    if not layers or "weight" not in layers[-1]:
+        raise TypeError("explore.js can fold batch norm only into the layer right before it.")
+    before, one = layers[-1], torch.ones(norm.num_features)
+    gain, shift = (one, 0 * one) if norm.weight is None else (norm.weight, norm.bias)
+    scale = (gain / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
+    axes = (1, -1, 1, 1) if before["op"] == "deconv" else (-1,) + (1,) * (before["weight"].ndim - 1)
+    before["weight"] = before["weight"] * scale.reshape(axes)
+    before["bias"] = (before["bias"] - norm.running_mean.double().numpy()) * scale + shift.detach().double().numpy()
+
+
+def _pack(layer, eight_bits):
+    if "weight" not in layer:
+        return layer
+    return layer | {"weight": packed(layer["weight"], eight_bits), "bias": packed(layer["bias"])}
+
+
+def image(pixels, alt):
+    """An <img> of uint8 pixels (H, W, 3)."""
+    from PIL import Image
+
+    grey = (pixels == pixels[..., :1]).all()
+    small = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(small, "png", optimize=True)
+    return img(small.getvalue(), alt, "pixels")
+
+
+def film(pixels):
+    """A big picture (H, W, 3) as a data address, without loss and smaller than as a PNG."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    Image.fromarray(pixels).save(small, "webp", lossless=True, method=4, quality=70)
+    return f"data:image/webp;base64,{_base64(small.getvalue())}"
+
+
+def chart(figure, alt):
+    """An <img> of a matplotlib figure, in 64 colours."""
+    from PIL import Image
+
+    fine, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(fine, format="png")
+    picture = Image.open(fine).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    picture.save(small, "png", optimize=True)
+    return img(small.getvalue(), alt, "chart")
+
+
+def img(png, alt, kind):
+    """An <img> of a PNG file's bytes."""
+    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # of the file's header
+    return (
+        f'<img class="{kind}" width="{width}" height="{height}" alt="{html.escape(alt)}" '
+        f'src="data:image/png;base64,{_base64(png)}">'
+    )
+
+
+def part(name, picture, caption="", kind="picture"):
+    """A place of the stage: a picture and the words under it."""
+    below = f"<span>{caption}</span>" if caption else ""
+    return f'<div class="{kind}" data-name="{name}">{picture}{below}</div>'
+
+
+def stage(*parts, split="1fr", controls=0):
+    """The parts beside or above each other; `controls` is the room to keep for them, in rem."""
+    return (
+        f'<div class="stage" style="--split: {split}">{"".join(parts)}</div>\n'
+        f'<div class="controls" style="--controls: {controls}rem"></div>'
+    )
+
+
+def pictures(*parts, columns=3, narrow=3):
+    """Small pictures in rows of `columns`, or of `narrow` on a phone."""
+    places = f"--columns: {columns}; --narrow: {narrow}"
+    return f'<div class="pictures" style="{places}">{"".join(parts)}</div>'
