@@ -84,6 +84,8 @@ def tidy(notebook, profile, wall):
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.metadata.setdefault("gencore", {})["source_sha256"] = sha256(cell.source)
+            for output in cell.outputs:  # a page has no kernel: figures live on in their HTML
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     card = notebook.cells[0]
     card.source = block(card.source, "card:time", time_line(record))
 

@@ -1,17 +1,25 @@
 """What a chapter must look like: each function returns a list of complaints about one notebook."""
 
 import base64
+import html
 import io
 import re
 import statistics
 
 import numpy as np
+import refresh_figures
 from notebook_files import sha256
 from PIL import Image
 
 HEADINGS = "Data Model Objective Train Evaluate Show Exercises Summary References".split()
 OPTIONAL = "When it fails"  # after Show; else it stands inside Evaluate
 MIMES = re.compile(r"text/plain|image/png|application/papermill\.record/.+")
+LIVE = re.compile(  # what gencore.explore writes, and nothing else may be HTML
+    r'<div class="gencore-live" id="live-[0-9a-f]{8}" data-figure="[a-z]+" role="group" aria-label="[^"]+">\n'
+    r"<style>\n[^<]*</style>\n(?P<stage><div class=\"stage\".*</div>)\n"
+    r'<script type="application/json">(?P<spec>[^<]*|(?:(?!</script).)*)</script>\n'
+    r'<script type="module">/\* explore\.js \*/\n(?:(?!</script).)*</script>\n</div>', re.DOTALL)  # fmt: skip
+KERNEL = re.compile(r'<p class="gencore-kernel">[^<>]+</p>')
 PATHS = re.compile(r"(?<![\w.:/])(/home/|/root/|/Users/|/work/|/tmp/|/usr/|/opt/|/mnt/)|\b[A-Z]:\\")
 METADATA = {"kernelspec", "language_info", "gencore"}
 
@@ -77,8 +85,9 @@ def outputs(notebook):
             kind = output["output_type"]
             if kind == "error" or output.get("name") == "stderr":
                 problems.append(f"cell {number} shows {kind if kind == 'error' else 'stderr'}")
-            for mime in output.get("data", {}):
-                if not MIMES.fullmatch(mime):
+            for mime, data in output.get("data", {}).items():
+                page = "".join(data) if mime == "text/html" else ""
+                if not (MIMES.fullmatch(mime) or LIVE.fullmatch(page) or KERNEL.fullmatch(page)):
                     problems.append(f"cell {number} has an output of type {mime}")
     return problems
 
@@ -86,6 +95,29 @@ def outputs(notebook):
 def images(cell):
     data = [output.get("data", {}) for output in cell["outputs"]]
     return ["".join(d["image/png"]) for d in data if "image/png" in d]
+
+
+def pages(cell):
+    """The HTML of the cell's live figures."""
+    found = ["".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"]]
+    return [page for page in found if LIVE.fullmatch(page)]
+
+
+def live(notebook):
+    """A live figure has a name, a caption, described pictures, and the present script and style."""
+    problems, seen = [], set()
+    for number, cell in enumerate(code(notebook), 1):
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        for page in pages(cell):
+            if refresh_figures.refreshed(page, *refresh_figures.assets()) != page:
+                problems.append(f"cell {number}: an old script; run tools/refresh_figures.py")
+            if len(figure.get("caption", "")) < 15 or "name" not in figure:
+                problems.append(f"cell {number}: a live figure without a caption or a name")
+            alts = [html.unescape(alt) for alt in re.findall(r'<img [^>]*?alt="([^"]*)"', page)]
+            problems += [f"cell {number}: alt text {alt!r}" for alt in alts
+                         if not 15 <= len(alt) <= 150 or alt in seen]  # fmt: skip
+            seen.update(alts)
+    return problems
 
 
 def figures(notebook):
@@ -167,4 +199,4 @@ def paths(notebook):
     return [f"an absolute path: {hit!r}" for hit in hits]
 
 
-RULES = [headings, cells, words, outputs, figures, execution, stale, metadata, paths]
+RULES = [headings, cells, words, outputs, figures, live, execution, stale, metadata, paths]

@@ -9,6 +9,7 @@ import re
 import lint
 import numpy as np
 import pytest
+import refresh_figures
 from notebook_files import ROOT, notebooks, read, sha256
 from PIL import Image
 
@@ -84,6 +85,27 @@ def image(**fields):
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STAGE = '<div class="stage"><img alt="Noise in some rows of pixels" src=""></div><div></div>'
+PAGE = (
+    '<div class="gencore-live" id="live-01234567" data-figure="latent" role="group" aria-label="A">\n'
+    "<style>\n{css}</style>\n" + STAGE + '\n<script type="application/json">{{}}</script>\n'
+    '<script type="module">/* explore.js */\n{js}</script>\n</div>'
+).format(**dict(zip(("css", "js"), refresh_figures.assets(), strict=True)))
+NOTE = '<p class="gencore-kernel">Controls, when the notebook runs.</p>'
+
+
+def page(text, figure=None):
+    """A live figure, or what pretends to be one, as the last output."""
+
+    def plant(nb):
+        nb["cells"][2]["outputs"].append({"output_type": "display_data", "data": {"text/html": text}})
+        nb["cells"][2]["metadata"]["mystnb"] = {
+            "figure": {"caption": "Noise, to be dragged.", "name": "fig"} if figure is None else figure
+        }
+
+    return plant
+
+
 BLANK = png(np.full((8, 8), 255, dtype=np.uint8))
 DEFECTS = {
     "no title": (lint.headings, source(lambda s: s.replace("# Title", "Title"))),
@@ -105,6 +127,15 @@ DEFECTS = {
     "stderr": (lint.outputs, output(output_type="stream", name="stderr", text="warning")),
     "an error": (lint.outputs, output(output_type="error", ename="E", evalue="", traceback=[])),
     "html": (lint.outputs, output(output_type="display_data", data={"text/html": "<script>"})),
+    "html before a figure": (lint.outputs, page("<script>1</script>" + PAGE)),
+    "html after a figure": (lint.outputs, page(PAGE + "<script>1</script>")),
+    "a script in a figure": (lint.outputs, page(PAGE.replace("{}", "</script><script>1"))),
+    "html in a note": (lint.outputs, page(NOTE.replace("when", "<b>when</b>"))),
+    "an old script": (lint.live, page(PAGE.replace("export default", "export  default"))),
+    "an old style": (lint.live, page(PAGE.replace("display: grid", "display:grid", 1))),
+    "a live figure without a caption": (lint.live, page(PAGE, {"name": "fig"})),
+    "a live figure without a name": (lint.live, page(PAGE, {"caption": "Noise, to be dragged."})),
+    "a picture without words": (lint.live, page(PAGE.replace("Noise in some rows of pixels", ""))),
     "a widget": (lint.outputs, output(output_type="display_data", data={WIDGET: {}})),
     "no alt text": (lint.figures, image(image={})),
     "a file name as alt text": (lint.figures, image(image={"alt": "image.png"})),
@@ -144,6 +175,13 @@ DEFECTS = {
 
 def test_a_good_notebook_passes():
     assert not [problem for rule in lint.RULES for problem in rule(good())]
+
+
+@pytest.mark.parametrize("text", [PAGE, NOTE])
+def test_a_live_figure_passes(text):
+    notebook = good()
+    page(text)(notebook)
+    assert not [problem for rule in lint.RULES for problem in rule(notebook)]
 
 
 @pytest.mark.parametrize("name", DEFECTS)
