@@ -37,7 +37,7 @@ const norm = (z) => Math.hypot(...z);
 const mix = (a, b, t) => Float32Array.from(a, (v, i) => (1 - t) * v + t * b[i]);
 
 /** From a to b on a sphere: the direction turns evenly, the length changes evenly. */
-function turn(a, b, t) {
+export function turn(a, b, t) {
   const la = norm(a), lb = norm(b);
   const cosine = a.reduce((sum, v, i) => sum + v * b[i], 0) / (la * lb);
   const angle = Math.acos(Math.min(1 - 1e-6, Math.max(-1 + 1e-6, cosine)));
@@ -452,10 +452,15 @@ function draw(root, spec, change) {
   const outputs = models.map((m) => canvas(root, `rec-${m.dim}`));
   const codes = models.map((m) => canvas(root, `code-${m.dim}`));
   const ink = make("canvas", { width: 280, height: 280 }), pen = ink.getContext("2d", { willReadFrequently: true });
-  let state, place = [140, 140], down = false;
+  let state, own = null, place = [140, 140], down = false; // `own` are the pixels of this drawing
 
-  const finish = () => change({ pixels: digit(), example: -1 });
-  const clear = () => { pen.clearRect(0, 0, 280, 280); change({ pixels: new Array(784).fill(0), example: -1 }); };
+  const finish = () => { own = digit(); change({ pixels: own, example: -1 }); };
+  const wipe = () => pen.clearRect(0, 0, 280, 280);
+  function begin(at) {
+    if (!own) wipe();
+    place = at;
+    line(at);
+  }
   function line(to) {
     Object.assign(pen, { lineWidth: 22, lineCap: "round", strokeStyle: "#fff" });
     pen.beginPath(); pen.moveTo(...place); pen.lineTo(...to); pen.stroke();
@@ -487,28 +492,22 @@ function draw(root, spec, change) {
   pad.setAttribute("role", "application");
   pad.tabIndex = 0;
   pad.ariaLabel = "Drawing area. Arrow keys move the pen, the space bar lowers and lifts it, Delete clears.";
-  dragged(pad, (u, v, first) => {
-    if (first && state.example >= 0) pen.clearRect(0, 0, 280, 280);
-    if (first) place = [280 * u, 280 * v];
-    line([280 * u, 280 * v]);
-    finish();
-  });
+  dragged(pad, (u, v, first) => { (first ? begin : line)([280 * u, 280 * v]); finish(); });
   const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   pad.addEventListener("keydown", (event) => {
     if (KEYS[event.key]) {
       const to = place.map((v, i) => Math.max(12, Math.min(268, v + 14 * KEYS[event.key][i])));
       if (down) line(to); else place = to;
-    } else if (event.key === " ") down = !down;
-    else if (event.key === "Delete" || event.key === "Backspace") { down = false; clear(); }
+    } else if (event.key === " ") { down = !down; if (down) begin(place); }
+    else if (event.key === "Delete" || event.key === "Backspace") { down = false; wipe(); }
     else return;
-    if (down && state.example >= 0) pen.clearRect(0, 0, 280, 280);
-    if (down) line(place);
     event.preventDefault();
-    if (down) finish(); else show(state);
+    if (down || !KEYS[event.key]) finish(); else drawPad();
   });
-  root.querySelector(".controls").append(make("div", { class: "buttons" }, button("Clear", clear),
-    button("Next test image", () => {
+  root.querySelector(".controls").append(make("div", { class: "buttons" },
+    button("Clear", () => { wipe(); finish(); }), button("Next test image", () => {
       const next = (state.example + 1) % images.count;
+      own = null;
       change({ example: next, pixels: Array.from(imageAt(images, next).data, (v) => Math.round(255 * v)) });
     })));
   const say = reading(root);
@@ -532,8 +531,8 @@ function draw(root, spec, change) {
     const [context, size] = sharp(pad);
     context.fillStyle = "#000";
     context.fillRect(0, 0, size, size);
-    context.imageSmoothingEnabled = state.example < 0;
-    context.drawImage(state.example < 0 ? ink : seen, 0, 0, size, size);
+    context.imageSmoothingEnabled = state.pixels === own;
+    context.drawImage(state.pixels === own ? ink : seen, 0, 0, size, size);
     if (document.activeElement === pad) {
       context.fillStyle = down ? "#fff" : "#8cf";
       context.beginPath(); context.arc(...place.map((v) => (v / 280) * size), down ? 7 : 5, 0, 7); context.fill();

@@ -1,0 +1,117 @@
+"""What goes into a page says the same as what it was made from."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_networks import NETWORKS, network
+from torch import nn
+from torch.nn import functional as F
+
+from gencore import embed, nets
+
+
+def numbers(packed):
+    """Read back what `packed` wrote, as explore.js does."""
+    if "u8" in packed:
+        return np.frombuffer(base64.b64decode(packed["u8"]), np.uint8).astype(float)
+    if "f16" in packed:
+        return np.frombuffer(base64.b64decode(packed["f16"]), "<f2").astype(float)
+    steps = np.frombuffer(base64.b64decode(packed["i8"]), np.int8).astype(float)
+    scale = numbers(packed["scale"])
+    return (steps.reshape(len(scale), -1) * scale[:, None]).ravel()
+
+
+def run(spec, x):
+    """A network of a page through PyTorch's own functions: one example, flat, in and out."""
+    x, shape = torch.as_tensor(x, dtype=torch.float64)[None], {}
+    for layer in spec["layers"]:
+        op = layer["op"]
+        if "weight" in layer:
+            bias = torch.from_numpy(numbers(layer["bias"]).copy())
+            weight = torch.from_numpy(numbers(layer["weight"]).copy())
+        if op == "linear":
+            x = F.linear(x.flatten(1), weight.view(layer["out"], -1), bias)
+        elif op in ("conv", "deconv"):
+            k, out, channels = layer["kernel"], layer["out"], x.shape[1]
+            shape = (out, channels, k, k) if op == "conv" else (channels, out, k, k)
+            f = F.conv2d if op == "conv" else F.conv_transpose2d
+            x = f(x, weight.view(shape), bias, layer["stride"], layer["padding"])
+        elif op == "reshape":
+            x = x.view(1, *layer["shape"])
+        elif op == "flatten":
+            x = x.flatten(1)
+        else:
+            x = F.leaky_relu(x, layer["slope"]) if op == "leaky" else getattr(torch, op)(x)
+    return x.flatten().numpy()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_a_network_in_a_page_computes_what_the_module_does(name):
+    module, shape = network(name)
+    x = torch.randn(1, *shape)
+    wanted = module.double()(x.double()).flatten().numpy()
+    np.testing.assert_allclose(run(embed.network(module, shape), x.flatten()), wanted, atol=3e-3, rtol=3e-3)
+
+
+@torch.no_grad()
+def test_the_decoders_of_the_book():
+    torch.manual_seed(0)
+    decoder = nets.Decoder(10).eval()
+    z = torch.randn(1, 10)
+    out = run(embed.network(decoder, (10,), sigmoid=True), z[0])
+    np.testing.assert_allclose(out, decoder(z).sigmoid().flatten().numpy(), atol=1e-3)
+
+
+@torch.no_grad()
+def test_eight_bits_are_taken_where_sixteen_do_not_fit():
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(300, 400), nn.Linear(400, 10)).eval(), torch.randn(1, 300)
+    spec = embed.network(module, (300,))
+    assert "i8" in spec["layers"][0]["weight"]
+    assert np.abs(run(spec, x[0]) - module(x)[0].numpy()).max() < 0.02
+    with pytest.raises(ValueError, match="at most|may take 200,000 bytes"):
+        embed.network(nn.Linear(600, 400), (600,))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(1, 1, 3, dilation=2), nn.Conv2d(1, 1, (3, 5)),
+     nn.ConvTranspose2d(1, 1, 3, 2, output_padding=1), nn.BatchNorm1d(3),
+     nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2))],
+    ids=str,
+)  # fmt: skip
+def test_what_the_page_cannot_compute_is_refused(module):
+    with pytest.raises(TypeError, match="explore.js"):
+        embed.network(module.eval(), (2,))
+
+
+def test_arrays_survive():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 50))
+    np.testing.assert_array_equal(numbers(embed.packed(x)), x.astype(np.float16).ravel())
+    octets = rng.integers(0, 256, 40, dtype=np.uint8)
+    np.testing.assert_array_equal(numbers(embed.packed(octets)), octets)
+    steps = np.abs(x).max(1, keepdims=True) / 127
+    assert (np.abs(numbers(embed.packed(x, True)).reshape(x.shape) - x) < 0.51 * steps).all()
+    assert not np.isnan(numbers(embed.packed(np.zeros((2, 3)), True))).any()
+    assert embed.packed(torch.ones(3)) == embed.packed(np.ones(3))
+
+
+def picture(tag):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(tag.split("base64,")[1].split('"')[0]))).convert("RGB"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_exact(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    pixels = np.broadcast_to(pixels, (5, 7, 3))
+    tag = embed.image(pixels, 'A "loud" <picture>')
+    np.testing.assert_array_equal(picture(tag), pixels)
+    assert 'width="7" height="5"' in tag
+    assert 'alt="A &quot;loud&quot; &lt;picture&gt;"' in tag
+    np.testing.assert_array_equal(picture(embed.film(np.ascontiguousarray(pixels)) + '"'), pixels)
