@@ -25,17 +25,18 @@ class Training(ui.VBox):
     def __init__(self, name, steps=400):
         self.config = runs.config(name)
         if self.config.paper != "vae":
-            raise ValueError(f"{name} is a {self.config.paper}; the controls train a VAE, such as vae-mnist-d2.")
+            raise ValueError(f"{name} is a {self.config.paper}; the controls train a VAE: vae-mnist-d2.")
         wide = {"style": {"description_width": "9em"}, "layout": {"width": "28em", "max_width": "95%"}}
         start = self.config.model["latent_dim"]
         self.latent_dim = ui.IntSlider(start, 1, max(64, start), description="latent dimensions", **wide)
-        self.beta = ui.FloatLogSlider(1, min=-2, max=1.5, step=0.1, description="β, weight of the KL", **wide)
-        self.lr = ui.FloatLogSlider(self.config.lr, min=-4, max=-1.5, step=0.1, description="learning rate",
-                                    readout_format=".1e", **wide)  # fmt: skip
+        self.beta = ui.FloatLogSlider(1, min=-2, max=1.5, step=0.1, description="β", **wide)
+        self.lr = ui.FloatLogSlider(self.config.lr, min=-4, max=-1.5, step=0.1, readout_format=".1e",
+                                    description="learning rate", **wide)  # fmt: skip
         self.steps = ui.IntSlider(steps, 20, 5000, 20, description="steps", **wide)
         self.go = ui.Button(description="Train", button_style="primary")
         self.again = ui.Button(description="Sample again", disabled=True)
-        self.status, self.picture = ui.HTML("Not trained yet."), ui.Image(format="png", layout={"width": "28em"})
+        self.status = ui.HTML("Not trained yet.")
+        self.picture = ui.Image(format="png", layout={"width": "28em"})
         self.picture.layout.display = "none"
         self.model, self.history, self.thread, self.draws = None, {}, None, 0
         self.go.on_click(lambda _: self.stop() if self.running else self.start())

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-LIMIT = 200_000  # bytes of one network in a page
+from gencore import style
 
-def packed(values, eight_bits=False):
-    """An array as base64 of half-precision numbers; or of bytes, with a scale for each row."""
+LIMIT = 200_000  # bytes of one network in a page
+BIG = 10_000  # weights of a layer that are the first to be stored in 8 bits
+
+def packed(values, row=None):
+    """An array as base64 of 16-bit floats, or, with `row`, of bytes with a scale for each `row` numbers."""
     array = np.ascontiguousarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
     if array.dtype == np.uint8:
         return {"u8": _base64(array.tobytes())}
-    if not eight_bits:
+    if row is None:
         return {"f16": _base64(array.astype("<f2").tobytes())}
-    rows = array.reshape(len(array), -1)
+    rows = array.reshape(-1, row)
     scale = np.maximum(np.abs(rows).max(1, keepdims=True) / 127, 6e-8).astype("<f2")
     steps = np.rint(rows / scale.astype(float)).clip(-127, 127).astype(np.int8)
     return {"i8": _base64(steps.tobytes()), "scale": packed(scale[:, 0])}
@@ -36,13 +39,14 @@ def raw(text):
     return base64.b64decode(text)
 
 
-def network(module, shape, sigmoid=False):
-    """A trained network as layers that explore.js runs: {"layers": [...]}, at most 200 KB.
+def network(module, shape, sigmoid=False, room=LIMIT):
+    """A trained network as layers that explore.js runs: {"layers": [...]}, in at most `room` bytes.
 
     shape: of one input without the batch axis. sigmoid: add one at the end. Linear layers,
     (transposed) convolutions, activations and reshapings are taken as they are; batch norm is
-    folded into the layer before it. Weights have 16 bits, or 8 where those would not fit.
-    Raises TypeError for a layer that explore.js does not know, ValueError for too many weights.
+    folded into the layer before it. Weights have 16 bits; where that does not fit, those of big
+    layers have 8, or those of all. Raises TypeError for a layer that explore.js does not know,
+    ValueError for too many weights.
     """
     layers = [{"op": "reshape", "shape": list(shape)}] if len(shape) > 1 else []
     for layer in _flat(module):
@@ -51,13 +55,13 @@ def network(module, shape, sigmoid=False):
         elif not isinstance(layer, (nn.Identity, nn.Dropout)):  # both do nothing after training
             layers.append(_layer(layer))
     layers += [{"op": "sigmoid"}] if sigmoid else []
-    for bits in (16, 8):
-        spec = {"layers": [_pack(layer, bits == 8) for layer in layers]}
-        if len(json.dumps(spec)) <= LIMIT:
+    for least in (np.inf, BIG, 0):
+        spec = {"layers": [_pack(layer, least) for layer in layers]}
+        if (size := len(json.dumps(spec))) <= room:
             return spec
     raise ValueError(
-        f"A network in a page may take {LIMIT:,} bytes; this one takes {len(json.dumps(spec)):,} with "
-        f"8 bits a weight. Train a smaller one for the figure."
+        f"This network may take {room:,} bytes in a page and takes {size:,} with 8 bits a weight. "
+        f"Train a smaller one for the figure."
     )
 
 
@@ -95,7 +99,9 @@ def _layer(layer):
 def _weights(layer):
     weight = layer.weight.detach().cpu().double().numpy()
     bias = np.zeros(weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0])
-    return {"weight": weight, "bias": bias if layer.bias is None else layer.bias.detach().cpu().double().numpy()}
+    if layer.bias is not None:
+        bias = layer.bias.detach().cpu().double().numpy()
+    return {"weight": weight, "bias": bias}
 
 
 def _fold(layers, norm):
@@ -105,15 +111,20 @@ def _fold(layers, norm):
     before, one = layers[-1], torch.ones(norm.num_features)
     gain, shift = (one, 0 * one) if norm.weight is None else (norm.weight, norm.bias)
     scale = (gain / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
+    middle, shift = norm.running_mean.double().numpy(), shift.detach().double().numpy()
     axes = (1, -1, 1, 1) if before["op"] == "deconv" else (-1,) + (1,) * (before["weight"].ndim - 1)
     before["weight"] = before["weight"] * scale.reshape(axes)
-    before["bias"] = (before["bias"] - norm.running_mean.double().numpy()) * scale + shift.detach().double().numpy()
+    before["bias"] = (before["bias"] - middle) * scale + shift
 
 
-def _pack(layer, eight_bits):
+def _pack(layer, least):
+    """Its arrays as text: in 8 bits if it has `least` weights, in 16 otherwise."""
     if "weight" not in layer:
         return layer
-    return layer | {"weight": packed(layer["weight"], eight_bits), "bias": packed(layer["bias"])}
+    each = layer["weight"][0].size  # numbers of one unit; many share no scale, it would be coarse
+    row = max(k for k in range(1, 97) if each % k == 0)
+    weight = packed(layer["weight"], row if layer["weight"].size >= least else None)
+    return layer | {"weight": weight, "bias": packed(layer["bias"])}
 
 
 def image(pixels, alt):
@@ -159,6 +170,18 @@ def part(name, picture, caption="", kind="picture"):
     """A place of the stage: a picture and the words under it."""
     below = f"<span>{caption}</span>" if caption else ""
     return f'<div class="{kind}" data-name="{name}">{picture}{below}</div>'
+
+
+def shown(name, images, alt, caption):
+    """A part with the first of some images (n, C, H, W)."""
+    return part(name, image(style.pixels(images)[0], alt), caption)
+
+
+def paper(width, height):
+    """An empty matplotlib figure on the book's paper, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=130, facecolor=style.PAPER)
 
 
 def stage(*parts, split="1fr", controls=0):

@@ -17,7 +17,7 @@ import torch
 import traitlets
 
 from gencore import data, embed, evaluate, style
-from gencore.embed import image, packed, part, pictures
+from gencore.embed import image, packed, part, pictures, shown
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -76,10 +76,12 @@ def latent(models, images=2000):
     start = _means(run.model, test.images[[rows[min(7, len(rows) - 1)]]])  # a code worth looking at
     x, what = test.images[rows[:1]], names[test.labels[rows[0]]]
     small = (
-        _shown("x", x, f"Test image: {what}, for {kind}.", "test image"),
-        _shown("rec", evaluate.reconstruct(run.model, x), f"Its reconstruction by {run.name}.", "reconstruction"),
-        _shown("z", evaluate.decode(run.model, start), f"What {run.name} decodes from one code.", "decoded from z"),
-    )
+        shown("x", x, f"Test image: {what}, for {kind}.", "test image"),
+        shown("rec", evaluate.reconstruct(run.model, x), f"Its reconstruction by {run.name}.",
+              "reconstruction"),
+        shown("z", evaluate.decode(run.model, start), f"What {run.name} decodes from one code.",
+              "decoded from z"),
+    )  # fmt: skip
     plane = part("plane", _plane(spec, codes[0], start[0], described), kind="plane")
     fitted = hasattr(run.model, "code_chol")
     longest = max(spec["dim"] for spec in specs)
@@ -103,7 +105,7 @@ def _latent(run, test, images, names, rows):
         raise ValueError(f"{run.name} has one latent dimension; a plane needs two.")
     spec = {
         "run": run.name, "dim": codes.shape[1], "axes": axes, "decoder": _decoder(run.model),
-        "codes": packed(codes, eight_bits=True), "labels": packed(labels.astype(np.uint8)),
+        "codes": packed(codes, row=codes.size), "labels": packed(labels.astype(np.uint8)),
         "means": packed(_means(run.model, test.images[rows])),
     }  # fmt: skip
     if hasattr(run.model, "code_chol"):  # an autoencoder has no prior, but a Gaussian fitted to its codes
@@ -112,12 +114,13 @@ def _latent(run, test, images, names, rows):
     reach = max(3.0, np.quantile(np.abs(codes - middle), 0.995))
     medians = {names[c]: np.median(codes[labels == c][:, axes], 0) for c in np.unique(labels)}
     medians = {name: place.round(3).tolist() for name, place in style.apart(medians, 0.13 * reach).items()}
-    return spec | {"medians": medians, "middle": middle.tolist(), "reach": float(np.ceil(2 * reach) / 2)}, codes
+    reach = float(np.ceil(2 * reach) / 2)
+    return spec | {"medians": medians, "middle": middle.tolist(), "reach": reach}, codes
 
 
 def _plane(spec, codes, start, alt):
     """The first frame of the plane: what explore.js will draw, as a picture."""
-    made = _canvas((4, 4))
+    made = embed.paper(4, 4)
     (i, j), middle, reach = spec["axes"], spec["middle"], spec["reach"]
     ax = made.add_axes((0, 0, 1, 1), xlim=(middle[i] - reach, middle[i] + reach),
                        ylim=(middle[j] - reach, middle[j] + reach))  # fmt: skip
@@ -142,11 +145,11 @@ def interpolate(run):
     both = f"half-way between {names[test.labels[rows[a]]]} and {names[test.labels[rows[b]]]}, {run.name}"
     line = evaluate.decode(model, (za + zb) / 2)
     parts = (
-        _shown("from", xa, f"The test image at the start: {both}.", "from"),
-        _shown("line", line, f"Decoded from the straight line, {both}.", "straight line"),
-        _shown("sphere", arc, f"Decoded from the sphere, {both}.", "on the sphere"),
-        _shown("pixels", xa / 2 + xb / 2, f"Mixture of pixels, {both}.", "in pixels"),
-        _shown("to", xb, f"The test image at the end: {both}.", "to"),
+        shown("from", xa, f"The test image at the start: {both}.", "from"),
+        shown("line", line, f"Decoded from the straight line, {both}.", "straight line"),
+        shown("sphere", arc, f"Decoded from the sphere, {both}.", "on the sphere"),
+        shown("pixels", xa / 2 + xb / 2, f"Mixture of pixels, {both}.", "in pixels"),
+        shown("to", xb, f"The test image at the end: {both}.", "to"),
     )
     return Live(
         label=f"Live figure: from one image to another through the latent space of {run.name}",
@@ -201,11 +204,13 @@ def _curves(run, steps, distance):
     made = style.figure(4.4, "", width=4.4)
     upper, lower = made.subplots(2, sharex=True, height_ratios=(2, 1))
     for (key, name), stroke in zip(TERMS.items(), style.STROKES, strict=False):
-        upper.plot(h["step"], h[key], color=style.COLOURS[looks[key]], label=name.removesuffix(" term"), ls=stroke)
+        colour, name = style.COLOURS[looks[key]], name.removesuffix(" term")
+        upper.plot(h["step"], h[key], color=colour, label=name, ls=stroke)
     upper.set_title("nats per image", loc="left", pad=26)
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1, handlelength=1.6)
     lower.plot(steps, distance, color=style.COLOURS["vae"], marker="o", ms=3.5)
-    lower.set(xscale="log", xlabel="optimiser steps", xlim=(min(steps) * 0.9, max(steps) * 1.1), ylim=(0, None))
+    lower.set(xscale="log", xlabel="optimiser steps", ylim=(0, None))
+    lower.set_xlim(min(steps) * 0.9, max(steps) * 1.1)
     lower.set_title("Fréchet distance of samples", loc="left")
     picture = embed.chart(made, f"Terms of the loss and distance of the samples: {run.name} in training.")
     places = lower.transData.transform([(step, 0) for step in steps])[:, 0] / made.bbox.width
@@ -222,12 +227,14 @@ def draw(models):
     rows = _examples(test)
     x, what = test.images[rows[:1]], names[test.labels[rows[0]]]
     pad = part("pad", image(style.pixels(x)[0], f"Drawing area with a test image: {what}."), kind="pad")
-    specs, small = [], [_shown("seen", x, f"Test image: {what}, as the encoder sees it.", "as the encoder sees it")]
+    seen = "what the encoder sees"
+    specs, small = [], [shown("seen", x, f"Test image: {what}, {seen}.", seen)]
     for run in several:
         d, rec = run.model.latent_dim, evaluate.reconstruct(run.model, x)
-        encoder = embed.network(run.model.encoder, x.shape[1:])
+        encoder = embed.network(run.model.encoder, x.shape[1:], room=100_000)
         specs.append({"run": run.name, "dim": d, "decoder": _decoder(run.model), "encoder": encoder})
-        small.append(_shown(f"rec-{d}", rec, f"Reconstruction of the {what} from {d} numbers.", f"from {d} numbers"))
+        numbers = f"from {d} numbers"
+        small.append(shown(f"rec-{d}", rec, f"Reconstruction of the {what} {numbers}.", numbers))
     for run, kind in zip(several, ("picture second", *["picture"] * len(several)), strict=False):
         small.append(part(f"code-{run.model.latent_dim}", _code(run.model, x), "code ± 2 sd", kind))
     right = pictures(*small, columns=len(several) + 1, narrow=len(several) + 1)
@@ -242,7 +249,7 @@ def draw(models):
 def _code(model, x):
     """Means and two standard deviations of q(z|x) over two of the prior, as a small chart."""
     mu, logvar = (part[0].numpy() for part in _encoded(model, x))
-    made = _canvas((2, 1))
+    made = embed.paper(1, 1)
     ax = made.add_axes((0, 0, 1, 1), xlim=(-0.5, len(mu) - 0.5), ylim=(-4, 4))
     ax.axis("off")
     ax.axhspan(-2, 2, color=style.FAINT)
@@ -257,16 +264,6 @@ def _listed(models):
     return [models] if hasattr(models, "model") else list(models)
 
 
-def _canvas(size):
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, dpi=130, facecolor=style.PAPER)
-
-
-def _shown(name, pixels, alt, caption):
-    return part(name, image(style.pixels(pixels)[0], alt), caption)
-
-
 def _test(run):
     dataset = run.data
     return dataset.test, data.CLASSES[dataset.name]
@@ -279,8 +276,8 @@ def _examples(test):
 
 def _packed_examples(test, rows, names):
     images = test.images[rows]
-    return {"count": len(rows), "shape": list(images.shape[1:]), "names": [names[test.labels[r]] for r in rows],
-            **packed(images)}  # fmt: skip
+    said = [names[test.labels[row]] for row in rows]
+    return {"count": len(rows), "shape": list(images.shape[1:]), "names": said, **packed(images)}
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "gencore"
 # The order of the modules is the order of their imports, lowest first.
 MODULES = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style
-             show explore check""".split()
+             show embed explore controls check""".split()
 MARKER = "<!-- gencore:api -->"
 
 

@@ -281,7 +281,7 @@ function latent(root, spec, change) {
   function sample() {
     const noise = Array.from(state.z, normal), { dim, spread } = model;
     if (!spread) return noise;
-    return noise.map((_, i) => model.centre[i] + noise.slice(0, dim).reduce((sum, e, j) => sum + spread[i * dim + j] * e, 0));
+    return model.centre.map((c, i) => noise.slice(0, dim).reduce((sum, e, j) => sum + spread[i * dim + j] * e, c));
   }
 
   /** The class of the test image whose code is nearest to z. */
@@ -514,7 +514,7 @@ function draw(root, spec, change) {
 
   /** Mean and two standard deviations of each number of a code, beside those of the prior. */
   function drawCode(node, mu, deviation) {
-    const [context, wide, high] = sharp(node, 2), y = (v) => high / 2 - (v / 4) * (high / 2);
+    const [context, wide, high] = sharp(node), y = (v) => high / 2 - (v / 4) * (high / 2);
     const blue = colour(root, "--live-vae"), grey = colour(root, "--live-line");
     context.fillStyle = grey;
     context.fillRect(0, y(2), wide, y(-2) - y(2));

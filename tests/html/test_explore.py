@@ -64,8 +64,8 @@ def in_the_browser(module, spec, inputs):
 
 
 def close(found, wanted):
-    error = np.abs(found - wanted.flatten(1).numpy())
     assert found.shape == tuple(wanted.flatten(1).shape)
+    error = np.abs(found - wanted.flatten(1).numpy())
     assert error.max() < MAX and error.mean() < MEAN, (error.max(), error.mean())
 
 
@@ -105,10 +105,11 @@ def test_each_shipped_decoder_is_pytorchs(module, run):
 def test_each_shipped_encoder_is_pytorchs(module, run, mini):
     model = runs.get(run).model
     x = mini.images[:100] / 255
-    found = in_the_browser(module, networks("encoder")[run], x)
-    mu, logvar = (part.numpy() for part in model.encode(x))
-    np.testing.assert_allclose(found, np.concatenate([mu, logvar], 1), atol=0.02, rtol=0.01)
-    close(in_the_browser(module, networks("decoder")[run], found[:, : model.latent_dim]), model.decode(torch.tensor(mu)))
+    found = in_the_browser(module, networks("encoder")[run], x)  # its big layer has 8 bits a weight
+    wanted = torch.cat(model.encode(x), 1).numpy()
+    assert np.abs(found - wanted).mean() < 0.02 * wanted.std(0).mean()
+    mu, codes = (torch.tensor(part[:, : model.latent_dim], dtype=torch.float32) for part in (wanted, found))
+    assert (model.decode(codes) - model.decode(mu)).abs().mean() < MEAN
 
 
 @pytest.mark.parametrize("run", networks("decoder"))
@@ -134,7 +135,7 @@ def test_half_precision_numbers_are_read_exactly(module):
 
 
 def test_eight_bit_numbers_are_read_exactly(module):
-    packed = embed.packed(np.random.default_rng(0).normal(size=(5, 33)), eight_bits=True)
+    packed = embed.packed(np.random.default_rng(0).normal(size=(5, 33)), row=33)
     found = module("packed => Array.from(module.unpack(packed))", packed)
     steps = np.frombuffer(embed.raw(packed["i8"]), np.int8).reshape(5, 33)
     scale = np.frombuffer(embed.raw(packed["scale"]["f16"]), "<f2").astype(float)

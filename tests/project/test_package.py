@@ -10,7 +10,7 @@ from notebook_files import ROOT, notebooks, read
 
 # A module imports only from those before it.
 ORDER = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style
-           show explore check bench __init__ __main__""".split()
+           show embed explore controls check bench __init__ __main__""".split()
 MODULES = sorted((ROOT / "gencore").glob("*.py"))
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

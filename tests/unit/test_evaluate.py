@@ -256,6 +256,16 @@ def test_every_promised_number_is_there_rounded_and_repeatable(paper, dataset, p
     assert evaluate.evaluate(model.train(), paper, dataset, 200) == values
 
 
+def test_an_encoder_is_measured_by_the_same_bound_and_without_samples(
+    dataset, plain_features, monkeypatch
+):
+    expected = evaluate.evaluate(Gaussian(), "vae", dataset, 200)
+    monkeypatch.setattr(metrics, "features", None)  # no classifier is asked
+    values = evaluate.evaluate(Gaussian(), "encoder", dataset, 200)
+    assert set(values) == {*OF_PAPER["vae"], "mse", "mse_train", "mse_test", "psnr"}
+    assert values == {key: expected[key] for key in values}
+
+
 def test_accuracy_counts_the_hits(mini):
     torch.manual_seed(0)
     net = nets.Classifier(width=2)

@@ -55,6 +55,27 @@ def test_a_decoder_that_lives_in_a_page_is_under_100_kilobytes_in_half_precision
     assert 2 * nets.parameters(nets.Decoder(d)) < 100_000
 
 
+@pytest.mark.parametrize("hidden", [(), (7,), [32, 64, 16]])
+def test_an_encoder_has_the_hidden_layers_it_is_asked_for(hidden):
+    net = nets.Encoder(3, width=4, hidden=hidden)
+    dense = [m for m in net.net if isinstance(m, torch.nn.Linear)]
+    assert [m.in_features for m in dense] == [8 * 7 * 7, *hidden]
+    assert [m.out_features for m in dense] == [*hidden, 6]
+    assert sum(isinstance(m, torch.nn.ReLU) for m in net.net) == 2 + len(hidden)
+    assert isinstance(net.net[-1], torch.nn.Linear), "what comes out is not confined"
+    assert net(torch.rand(5, 1, 28, 28)).shape == (5, 2, 3)
+
+
+def test_the_names_of_the_weights_are_those_of_the_published_files():
+    sizes = {key: tuple(value.shape) for key, value in nets.Encoder(2).state_dict().items()}
+    assert sizes == {
+        "net.0.weight": (24, 1, 4, 4), "net.0.bias": (24,),
+        "net.2.weight": (48, 24, 4, 4), "net.2.bias": (48,),
+        "net.5.weight": (128, 2352), "net.5.bias": (128,),
+        "net.7.weight": (4, 128), "net.7.bias": (4,),
+    }  # fmt: skip
+
+
 def test_one_image_does_not_see_another():
     torch.manual_seed(0)
     x, z = torch.rand(6, 1, 28, 28), torch.randn(6, 3)

@@ -12,7 +12,9 @@ import torch
 import gencore.__main__ as command_line
 from gencore import data, evaluate, nets, runs, store, train, vae
 
-NAME = re.compile(r"(vae|ae|classifier)-(mnist|fashion-mnist|cifar10)(-[a-z0-9]+)*?(-s[12])?")
+NAME = re.compile(
+    r"(vae|ae|classifier|encoder)-(mnist|fashion-mnist|cifar10)(-[a-z0-9]+)*?(-s[12])?"
+)
 DIMS = (2, 4, 10, 20, 32, 64)
 PROMISED = {
     *(f"vae-mnist-d{d}{end}" for d in DIMS for end in ("", "-s1", "-s2")),
@@ -21,6 +23,7 @@ PROMISED = {
     *(f"classifier-{name}" for name in data.SHAPES),
     "vae-mnist-linear",
     "vae-cifar10-d200-mean",
+    *(f"encoder-mnist-d{d}" for d in (2, 4, 10)),
 }
 
 
@@ -34,7 +37,8 @@ def test_every_promised_run_is_there_under_a_speaking_name():
         assert conf.name == name and NAME.fullmatch(name)
         assert name.startswith(f"{'vae' if conf.paper == 'linear' else conf.paper}-{conf.data}")
         if match := re.search(r"-d(\d+)", name):
-            assert conf.model["latent_dim"] == int(match[1])
+            of = runs.config(conf.model.get("of", name))
+            assert of.model["latent_dim"] == int(match[1])
         assert conf.seed == (int(name[-1]) if re.search(r"-s\d$", name) else 0)
 
 
@@ -66,10 +70,26 @@ def test_twins_have_the_same_network_data_and_budget():
         }
 
 
-def test_classifiers_come_before_what_they_measure():
+def test_no_digest_has_changed():
+    """A new kind of run leaves the published artefacts valid; who changes a run changes this line."""
+    old = [f"{n} {runs.config(n).digest}\n" for n in runs.names() if not n.startswith("encoder")]
+    expected = "ed496fde688284664b4c648d846a2ccf56c9321c67d81f30157b174a92f48058"
+    assert store.sha256("".join(old).encode()) == expected
+
+
+def test_small_encoders_differ_in_the_decoder_that_they_are_for_alone():
+    found = [dataclasses.asdict(runs.config(f"encoder-mnist-d{d}")) for d in (2, 4, 10)]
+    for d, conf in zip((2, 4, 10), found, strict=True):
+        assert conf.pop("name") and conf["model"].pop("of") == f"vae-mnist-d{d}"
+    assert found[0] == found[1] == found[2]
+
+
+def test_classifiers_come_before_what_they_measure_and_encoders_after_their_decoder():
     order = runs.names()
     for name in order:
         conf = runs.config(name)
+        if conf.paper == "encoder":
+            assert order.index(conf.model["of"]) < order.index(name)
         if conf.paper in ("vae", "ae"):
             assert order.index(f"classifier-{conf.data}") < order.index(name)
 
@@ -85,13 +105,14 @@ def test_every_network_can_be_built_and_a_step_made_for_it(mini):
         "ae": vae.AutoencoderStep,
         "linear": vae.LinearStep,
         "classifier": nets.ClassifierStep,
+        "encoder": vae.Step,
     }
     for name in runs.names():
         conf = runs.config(name)
         split = data.Split(images[conf.data], torch.zeros(len(images[conf.data])).long())
         step = runs.make_step(conf, runs.build(conf), data.Dataset(conf.data, split, split))
         assert type(step) is kinds[conf.paper] and step.parts["model"] is step.model
-        if conf.paper in ("vae", "ae", "classifier"):
+        if conf.paper != "linear":
             assert step.optimiser.param_groups[0]["lr"] == conf.lr
     sigma = runs.build(runs.config("vae-cifar10-d200-sigma"))
     assert sigma.learn_sigma and not runs.build(runs.config("vae-cifar10-d200")).learn_sigma
@@ -143,7 +164,7 @@ def test_an_unknown_name_gets_the_nearest(name, near):
 # artefacts
 
 
-def save(folder, name, *, metrics=None, digest=None, profile="full", width=4):
+def save(folder, name, *, metrics=None, digest=None, profile="full", width=4, of=None):
     """An artefact of small networks under a published name: its model as it was before saving."""
     torch.manual_seed(0)
     conf = runs.config(name)
@@ -154,7 +175,7 @@ def save(folder, name, *, metrics=None, digest=None, profile="full", width=4):
         "profile": profile,
         "metrics": metrics or {"elbo": -1.0},
         "history": {"step": [1], "loss": [2.0]},
-    }
+    } | ({"of": of} if of else {})
     tensors = nets.packed(model.state_dict(), **runs._kept(conf))
     tensors |= {
         "film.images": torch.zeros(2, 16, 1, 28, 28, dtype=torch.uint8),
@@ -216,6 +237,41 @@ def test_a_stale_artefact_of_another_size_still_loads(own_runs):
     save(own_runs, "vae-mnist-d4", digest="0" * 64, width=6)
     with pytest.warns(UserWarning, match="stale"):
         assert runs.get("vae-mnist-d4").model.encoder.net[0].out_channels == 6
+
+
+def meta_of(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_an_encoder_is_stored_alone_and_comes_with_the_decoder_it_is_for(own_runs):
+    of = save(own_runs, "vae-mnist-d4")
+    model = save(own_runs, "encoder-mnist-d4", of=meta_of(own_runs, "vae-mnist-d4")["sha256"])
+    assert runs.state("encoder-mnist-d4") == "ready"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = runs.get("encoder-mnist-d4")
+    for name, value in model.state_dict().items():
+        assert name.startswith("encoder.")
+        assert torch.equal(run.model.state_dict()[name], value.half().float())
+    x, z = torch.rand(2, 1, 28, 28), torch.randn(2, 4)
+    assert [t.shape for t in run.model.encode(x)] == [(2, 4), (2, 4)]
+    assert torch.equal(run.model.decode(z), runs.get("vae-mnist-d4").model.decode(z))
+    assert not torch.equal(run.model.encode(x)[0], of.encode(x)[0])
+    assert torch.equal(run.sample(3), runs.get("vae-mnist-d4").sample(3))
+
+
+def test_an_encoder_is_stale_when_its_decoder_is_another(own_runs):
+    name = "encoder-mnist-d4"
+    save(own_runs, "vae-mnist-d4")
+    save(own_runs, name, of="0" * 64)  # of a decoder with other weights, though configured alike
+    assert runs.state(name) == "stale"
+    with pytest.warns(UserWarning, match=f"The artefact {name} is stale"):
+        runs.get(name)
+    for file in own_runs.glob("vae-*"):
+        file.unlink()
+    assert runs.state(name) == "stale"
+    with pytest.raises(store.StoreError, match="make it with `.* train vae-mnist-d4`"):
+        runs.get(name)
 
 
 def test_samples_are_images_and_repeatable(own_runs):
@@ -332,6 +388,46 @@ def test_publish_trains_the_classifier_too_and_the_second_time_does_nothing(smok
     assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in smoke.iterdir()} == files
     for name in names:
         check_published(name)
+
+
+def test_publish_trains_the_decoder_that_an_encoder_is_for(smoke, small, capsys):
+    names = ["encoder-mnist-d4", "vae-mnist-d4", "classifier-mnist"]
+    assert command_line.main(["train", names[0]]) == 0
+    assert "0 ready, 1 to train (profile smoke)" in capsys.readouterr().out
+    assert {p.stem for p in smoke.iterdir()} == set(names)
+    assert [runs.state(name) for name in names] == ["ready"] * 3
+    check_published(names[0])
+    before = (smoke / "vae-mnist-d4.safetensors").read_bytes()
+    kept, meta = store.load(smoke / names[0])
+    assert {key.split(".")[0] for key in kept} == {"encoder"}
+    assert meta["of"] == store.sha256(before)
+    runs.publish(names[0])
+    assert (smoke / "vae-mnist-d4.safetensors").read_bytes() == before
+    again = store.load(smoke / names[0])[0]
+    assert all(torch.equal(again[key], kept[key]) for key in kept)
+    (smoke / "vae-mnist-d4.json").write_text("{")
+    assert runs.state(names[0]) == "stale", "what it is for is damaged"
+    # without its decoder, retraining is one clear sentence
+    (smoke / "vae-mnist-d4.json").unlink()
+    with pytest.raises(store.StoreError, match="The artefact vae-mnist-d4 is not in"):
+        runs.get(names[0], retrain=True)
+
+
+def test_a_checkpoint_of_an_encoder_for_another_decoder_is_not_gone_on_from(
+    smoke, small, monkeypatch
+):
+    folders = []
+    loop = train.loop
+
+    def noted(step, batches, steps, checkpoint=None, *others):
+        folders.append(checkpoint)
+        return loop(step, batches, steps, checkpoint, *others)
+
+    monkeypatch.setattr(train, "loop", noted)
+    for width in (4, 5):
+        save(smoke, "vae-mnist-d4", width=width)
+        runs.publish("encoder-mnist-d4")
+    assert len(set(folders)) == 2
 
 
 def check_published(name):

@@ -657,3 +657,75 @@ def test_autoencoder_step_is_adam_on_the_reconstruction_term(images):
     assert losses["loss"] == pytest.approx(loss.item(), rel=1e-4) == -losses["rec"]
     for p, q in zip(step.model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(p, q, atol=2e-5)
+
+
+# a small encoder for a trained decoder
+
+
+def recognition(**options):
+    """(the small encoder's model, the VAE that it is for)."""
+    of = small_vae(**options)
+    return vae.Recognition(of, size=8, width=2, hidden=(6, 5)), of
+
+
+def test_recognition_has_an_encoder_of_its_own_and_the_rest_of_another_model(images):
+    model, of = recognition(likelihood="gaussian", sigma=0.3)
+    z = torch.randn(16, 3, generator=seeded(1))
+    assert torch.equal(model.decode(z), of.decode(z)) and model.latent_dim == 3
+    assert torch.equal(model.log_likelihood(images, z), of.log_likelihood(images, z))
+    assert model.sigma.item() == pytest.approx(0.3)
+    mu, logvar = model.encode(images)
+    assert torch.equal(torch.stack([mu, logvar], 1), model.encoder(images))
+    assert nets.parameters(model) == nets.parameters(model.encoder) < nets.parameters(of.encoder)
+    assert {key.split(".")[0] for key in model.state_dict()} == {"encoder"}
+
+
+@pytest.mark.parametrize("options", [{}, {"likelihood": "gaussian", "sigma": "optimal"}])
+def test_a_frozen_decoder_keeps_every_bit_and_gets_no_gradient(images, options):
+    model, of = recognition(**options)
+    before = {key: value.clone() for key, value in of.state_dict().items()}
+    first = {key: value.clone() for key, value in model.state_dict().items()}
+    step = vae.Step(model.train(), lr=0.01)
+    for _ in range(3):
+        step(images)
+    assert all(torch.equal(value, before[key]) for key, value in of.state_dict().items())
+    assert not any(p.requires_grad or p.grad is not None for p in of.parameters())
+    assert not of.training, "its sigma does not follow the batches"
+    assert not any(torch.equal(value, first[key]) for key, value in model.state_dict().items())
+    trained = [p for group in step.optimiser.param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in model.encoder.parameters()}
+
+
+def test_the_gradient_of_a_small_encoder_is_that_of_the_whole_model(images):
+    """With the VAE's own encoder inside, bound and gradient are the VAE's, and the decoder's is left out."""
+    whole, of = small_vae(), small_vae()
+    model = vae.Recognition(of, size=8, width=4, hidden=(128,))
+    model.encoder.load_state_dict(whole.encoder.state_dict())
+    losses = [vae.Step(m, seed=2)(images) for m in (whole, model)]
+    assert losses[0] == pytest.approx(losses[1])
+    for p, q in zip(whole.encoder.parameters(), model.encoder.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+    assert all(p.grad is not None for p in whole.decoder.parameters())
+
+
+def test_a_small_encoder_learns_the_posterior_of_a_model_that_can_be_solved():
+    """Of a linear decoder the posterior is known: the ELBO of q = N(m, S) comes near to it from below."""
+    torch.manual_seed(0)
+    of = vae.LinearVAE(64, 2)
+    of.sigma = torch.tensor(0.5)
+    with torch.no_grad():
+        of.log_sigma.fill_(math.log(0.5))
+        of.W.copy_(torch.linalg.qr(torch.randn(64, 2))[0] * 2)  # orthogonal: q can be exact
+    z = torch.randn(2000, 2, generator=seeded(3))
+    with torch.no_grad():
+        x = of.decode(z) + 0.5 * torch.randn(2000, 64, generator=seeded(4))
+    cov = (of.W @ of.W.T + 0.25 * torch.eye(64)).detach().double().numpy()
+    truth = stats.multivariate_normal(np.zeros(64), cov).logpdf(x.double().numpy()).mean()
+    model = vae.Recognition(of, size=8, width=4, hidden=(32,))
+    step = vae.Step(model, lr=3e-3)
+    images = x.view(-1, 1, 8, 8)
+    for i in range(600):
+        step(images[torch.randint(2000, (128,), generator=seeded(i))])
+    with torch.no_grad():
+        bound = vae.elbo(model, images, generator=seeded(5))[0].mean().item()
+    assert truth - 1 < bound < truth + 0.1
