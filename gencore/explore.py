@@ -253,7 +253,7 @@ def _code(model, x):
     ax = made.add_axes((0, 0, 1, 1), xlim=(-0.5, len(mu) - 0.5), ylim=(-4, 4))
     ax.axis("off")
     ax.axhspan(-2, 2, color=style.FAINT)
-    ax.errorbar(range(len(mu)), mu, 2 * np.exp(logvar / 2), fmt="o", ms=5, color=style.COLOURS["vae"])
+    ax.errorbar(range(len(mu)), mu, 2 * np.exp(logvar / 2), fmt="o", ms=3, color=style.COLOURS["vae"])
     return embed.chart(made, f"Code of {len(mu)} numbers: {', '.join(f'{m:.1f}' for m in mu)}.")
 
 

@@ -522,7 +522,7 @@ function draw(root, spec, change) {
     mu.forEach((m, i) => {
       const x = ((i + 0.5) / mu.length) * wide, reach = 2 * deviation[i];
       context.fillRect(x - 1, y(m + reach), 2, Math.max(1, y(m - reach) - y(m + reach)));
-      context.beginPath(); context.arc(x, y(m), 3.5, 0, 7); context.fill();
+      context.beginPath(); context.arc(x, y(m), 2.2, 0, 7); context.fill();
     });
     node.setAttribute("aria-label", `Code of ${mu.length} numbers: ${mu.map((m) => text(m, 1)).join(", ")}.`);
   }
