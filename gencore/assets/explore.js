@@ -46,11 +46,8 @@ export function turn(a, b, t) {
     length * ((Math.sin((1 - t) * angle) * v) / la + (Math.sin(t * angle) * b[i]) / lb));
 }
 
-/** A number as the book prints it, with a true minus sign. */
-function text(value, digits = 2) {
-  const rounded = value.toFixed(digits);
-  return (Number(rounded) === 0 ? rounded.replace("-", "") : rounded).replace("-", "−");
-}
+/** A number as the book prints it, with a true minus sign and no minus before zero. */
+const text = (value, digits = 2) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 
 const grouped = (whole) => whole.toLocaleString("en-US");
 
@@ -230,8 +227,8 @@ function sharp(node, aspect = 1) {
 /** Call `move(x, y, first)` with places in [0, 1] while a pointer is held down on a node. */
 function dragged(node, move, end = () => {}) {
   const place = (event, first) => {
-    const box = node.getBoundingClientRect();
-    move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, first);
+    const box = node.getBoundingClientRect(), clip = (at) => Math.max(0, Math.min(1, at));
+    move(clip((event.clientX - box.left) / box.width), clip((event.clientY - box.top) / box.height), first);
   };
   let held = false;
   node.addEventListener("pointerdown", (event) => {
@@ -269,8 +266,7 @@ function latent(root, spec, change) {
 
   const sizes = choice("Latent dimensions", models.map((m) => String(m.dim)), (i) => change({ model: i }));
   const sliders = make("div", { class: "sliders" });
-  const clip = (at) => Math.max(0, Math.min(1, at));
-  dragged(plane, (...at) => moved(Object.fromEntries(model.axes.map((i, k) => [i, valueAt(clip(at[k]), k)]))));
+  dragged(plane, (...at) => moved(Object.fromEntries(model.axes.map((i, k) => [i, valueAt(at[k], k)]))));
   root.querySelector(".controls").append(...(models.length > 1 ? [sizes.node] : []), sliders,
     make("div", { class: "buttons" }, button(spec.drawn, () => change({ z: sample() })),
       button("Next test image", () => change({ example: (state.example + 1) % images.count })),
@@ -343,8 +339,7 @@ function latent(root, spec, change) {
     model.inputs = model.middle.map((middle, i) => slider(`z${sub(i)}`,
       [middle - model.reach, middle + model.reach, 0.05], (v) => moved({ [i]: v })));
     sliders.replaceChildren(...model.inputs.map((input) => input.node));
-    sizes.show(index);
-    drawBackground();
+    sizes.show(index); drawBackground();
   }
 
   function show(next) {
@@ -387,8 +382,7 @@ function interpolate(root, spec, change) {
     const [za, zb, xa, xb] = [code(a), code(b), imageAt(images, a), imageAt(images, b)];
     const line = mix(za, zb, t), sphere = turn(za, zb, t), names = spec.examples.names;
     const at = `${Math.round(100 * t)} % of the way from ${names[a]} to ${names[b]}`;
-    [a, b].forEach((k, i) => picks[i].show(k));
-    way.show(t);
+    picks[0].show(a); picks[1].show(b); way.show(t);
     paint(parts[0], xa, `Test image: ${names[a]}.`);
     paint(parts[4], xb, `Test image: ${names[b]}.`);
     paint(parts[1], decode(line), `Straight line between the codes, ${at}.`);
@@ -433,8 +427,7 @@ function training(root, spec, change) {
   function show(next) {
     state = next;
     const { frame } = state, step = grouped(steps[frame]);
-    at.show(frame, step);
-    marker.style.left = `${spec.marks[frame]}%`;
+    at.show(frame, step); marker.style.left = `${spec.marks[frame]}%`;
     if (film.complete) samples(frame);
     board.setAttribute("aria-label", `${count} samples of fixed noise after ${step} steps.`);
     say(`Step ${step}: ${terms[frame]}.`);
@@ -458,8 +451,7 @@ function draw(root, spec, change) {
   const wipe = () => pen.clearRect(0, 0, 280, 280);
   function begin(at) {
     if (!own) wipe();
-    place = at;
-    line(at);
+    place = at; line(at);
   }
   function line(to) {
     Object.assign(pen, { lineWidth: 22, lineCap: "round", strokeStyle: "#fff" });
@@ -588,12 +580,19 @@ export default {
   },
 };
 
-const waiting = document.querySelectorAll(".gencore-live:not([data-mounted])");
+/** The spec of a figure in a page; a big one may lie in a script of its own, which writes it there. */
+async function specOf(root) {
+  const place = root.querySelector('script[type="application/json"]'), src = place.dataset.src;
+  if (src) await new Promise((onload, onerror) => place.after(make("script", { src, onload, onerror })));
+  return JSON.parse(place.textContent);
+}
+
 const near = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting || target.dataset.mounted !== undefined) continue;
+    if (!isIntersecting) continue;
     near.unobserve(target);
-    mount(target, JSON.parse(target.querySelector('script[type="application/json"]').textContent));
+    specOf(target).then((spec) => mount(target, spec), () => target.querySelector(".controls").append(
+      "The data of this live figure could not be loaded. Load the page again."));
   }
-}, { rootMargin: "400px" });
-for (const root of waiting) near.observe(root);
+}, { rootMargin: "800px" });
+for (const root of document.querySelectorAll(".gencore-live:not([data-mounted])")) near.observe(root);
