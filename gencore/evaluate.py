@@ -6,6 +6,8 @@ seeds make every number repeatable from the artefact alone.
 """
 
 import math
+import platform
+from pathlib import Path
 
 import torch
 
@@ -65,8 +67,10 @@ def evaluate(model, paper, dataset, n=10_000):
         return {"accuracy": _accuracy(model, dataset.test)}
     if paper == "linear":
         return _linear(model, dataset)
-    values = _bound(model, dataset.test.images, n) if paper == "vae" else {}
-    values |= _pixels(model, paper, dataset) | _distances(model, paper, dataset, n)
+    values = {} if paper == "ae" else _bound(model, dataset.test.images, n)
+    values |= _pixels(model, paper, dataset)
+    if paper in PRIORS:  # what an encoder's model samples is measured with the run it is for
+        values |= _distances(model, paper, dataset, n)
     return {key: _rounded(value) for key, value in values.items()}
 
 
@@ -157,6 +161,16 @@ def _distances(model, paper, dataset, n):
         if what == "prior":
             values |= metrics.prdc(target, features)
     return values
+
+
+def machine():
+    """Versions and hardware, for the record."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].split(":")[1].strip() if lines else cpu
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return {"versions": versions, "hardware": f"{cpu}, {torch.get_num_threads()} threads"}
 
 
 class Film:

@@ -4,6 +4,7 @@ They are small on purpose. A decoder for 28 x 28 digits has some 40,000 paramete
 be trained in minutes on a laptop and run inside a web page.
 """
 
+import itertools
 import math
 
 import torch
@@ -17,21 +18,23 @@ class Diverged(ArithmeticError):
 class Encoder(nn.Module):
     """An image to `heads` vectors of `latent_dim` numbers: (B, C, H, W) -> (B, heads, d).
 
-    `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code.
+    `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code; `hidden`
+    are the units of each layer between the convolutions and the heads.
     """
 
-    def __init__(self, latent_dim, channels=1, size=28, width=24, heads=2):
+    def __init__(self, latent_dim, channels=1, size=28, width=24, heads=2, hidden=(128,)):
         super().__init__()
-        self.heads, self.latent_dim, cells = heads, latent_dim, (size // 4) ** 2
+        self.heads, self.latent_dim = heads, latent_dim
+        units = [2 * width * (size // 4) ** 2, *hidden]
+        dense = [f for a, b in itertools.pairwise(units) for f in (nn.Linear(a, b), nn.ReLU())]
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 4, 2, 1),  # (B, w, H/2, W/2)
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 4, 2, 1),  # (B, 2w, H/4, W/4)
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(2 * width * cells, 128),
-            nn.ReLU(),
-            nn.Linear(128, heads * latent_dim),
+            *dense,
+            nn.Linear(units[-1], heads * latent_dim),
         ).to(memory_format=torch.channels_last)
 
     def forward(self, x):

@@ -7,7 +7,6 @@ these runs; `python -m gencore train --all` makes all of them again.
 import difflib
 import hashlib
 import json
-import platform
 import statistics
 import sys
 import time
@@ -29,7 +28,7 @@ class Config:
     """One experiment. `objective` and `model` are keyword arguments of the paper's step and net."""
 
     name: str
-    paper: str  # vae, ae, linear, classifier
+    paper: str  # vae, ae, linear, classifier, encoder (for the decoder of the run model["of"])
     data: str
     model: dict
     objective: dict = field(default_factory=dict)
@@ -113,6 +112,9 @@ def catalogue():
                 Config("vae-cifar10-d200-mean", "vae", "cifar10", cifar, {"reduction": "mean"},
                        epochs=10, lr=1e-3)
             )  # fmt: skip
+    for d in (2, 4, 10):  # small enough for a page
+        net = mnist | {"of": f"vae-mnist-d{d}", "width": 8, "hidden": [64, 64]}
+        configs.append(Config(f"encoder-mnist-d{d}", "encoder", "mnist", net, epochs=20, lr=5e-3))
     return {config.name: config for config in configs}
 
 
@@ -138,14 +140,9 @@ def seeds(name):
 
 def summary(name, metric):
     """(mean, standard deviation, n) of a metric over the seeds of a run; sd is None if n is 1."""
-    values = [store.read_json(_json(n))["metrics"][metric] for n in seeds(name)]
+    values = [store.read_json(f"{store.artefact(n)}.json")["metrics"][metric] for n in seeds(name)]
     sd = statistics.stdev(values) if len(values) > 1 else None
     return statistics.mean(values), sd, len(values)
-
-
-def _json(name):
-    path = store.artefact(name)
-    return path.with_name(path.name + ".json")
 
 
 def state(name):
@@ -157,8 +154,8 @@ def state(name):
         meta = _load(path)[1]
     except (store.Corrupt, FileNotFoundError):
         return "damaged"
-    fits = meta["profile"] in ("full", data.profile())
-    return "ready" if fits and meta["digest"] == config(name).digest else "stale"
+    fits = meta["profile"] in ("full", data.profile()) and _current(meta, config(name))
+    return "ready" if fits else "stale"
 
 
 def _load(path):
@@ -169,6 +166,18 @@ def _load(path):
             f"delete it and train or download again."
         )
     return tensors, meta
+
+
+def _current(meta, conf):
+    return meta["digest"] == conf.digest and meta.get("of", "") == _decoder(conf)
+
+
+def _decoder(conf):
+    """The sha256 of the weights that an encoder is for, "missing", or "" for any other run."""
+    try:
+        return _load(store.runs_dir() / conf.model["of"])[1]["sha256"] if "of" in conf.model else ""
+    except (store.Corrupt, FileNotFoundError):
+        return "missing"
 
 
 def get(name, retrain=False):
@@ -182,28 +191,30 @@ def get(name, retrain=False):
     if retrain:
         return fresh(conf, progress=True)
     tensors, meta = _load(store.artefact(name))
-    if meta["digest"] != conf.digest:
+    model = build(replace(conf, model=meta["config"]["model"]))
+    if not _current(meta, conf):
         warnings.warn(
             f"The artefact {name} is stale: it was made from another configuration. Its numbers are "
             f"of that one; `python -m gencore train {name}` makes it anew.",
             stacklevel=2,
         )
-    model = build(replace(conf, model=meta["config"]["model"]))
     film = {k[5:]: tensors.pop(k) for k in list(tensors) if k.startswith("film.")}
     model.load_state_dict(nets.unpacked(tensors))  # copied into float32, whatever the file holds
     return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, film)
 
 
 def build(conf):
-    """The untrained network of a configuration."""
+    """The untrained network of a configuration; an encoder comes with its decoder, as published."""
+    arguments = conf.model | ({"of": get(conf.model["of"]).model} if "of" in conf.model else {})
+    kinds = {"vae": vae.VAE, "ae": vae.Autoencoder, "linear": vae.LinearVAE, "encoder": vae.Recognition,
+             "classifier": nets.Classifier}  # fmt: skip
     torch.manual_seed(conf.seed)
-    kinds = {"vae": vae.VAE, "ae": vae.Autoencoder, "linear": vae.LinearVAE, "classifier": nets.Classifier}
-    return kinds[conf.paper](**conf.model)
+    return kinds[conf.paper](**arguments)
 
 
 def make_step(conf, model, dataset):
     """The paper's step for a configuration."""
-    if conf.paper == "vae":
+    if conf.paper in ("vae", "encoder"):
         return vae.Step(model, conf.lr, seed=conf.seed, **conf.objective)
     if conf.paper == "ae":
         return vae.AutoencoderStep(model, conf.lr)
@@ -256,7 +267,7 @@ def fresh(conf, checkpoint=None, progress=False):
         "steps": steps, "stand_in": dataset.stand_in, "parameters": nets.parameters(model),
         "wall_s": round(sum(history.get("seconds", [])), 1),
         "cpu_s": round(sum(history.get("cpu_seconds", [])), 1),
-        "evaluation_cpu_s": round(time.process_time() - began, 1), **machine(),
+        "evaluation_cpu_s": round(time.process_time() - began, 1), **evaluate.machine(),
     }  # fmt: skip
     tensors = film.state_dict() if film else {}
     return Run(conf.name, conf, model, values, history, meta, tensors)
@@ -270,26 +281,18 @@ def _kept(conf):
 def publish(name, progress=False):
     """Train the run `name`, or go on with it, and save its artefact; then its checkpoint goes."""
     conf = config(name)
-    needed = f"classifier-{conf.data}"
-    if conf.paper in ("vae", "ae") and state(needed) != "ready":
+    needed = conf.model.get("of", f"classifier-{conf.data}")
+    if conf.paper in ("vae", "ae", "encoder") and state(needed) != "ready":
         publish(needed, progress)
-    checkpoint = store.cache_dir() / "checkpoints" / f"{name}-{data.profile()}-{conf.digest[:8]}"
+    of = _decoder(conf)
+    mark = f"{name}-{data.profile()}-{conf.digest[:8]}{of[:8]}"
+    checkpoint = store.cache_dir() / "checkpoints" / mark
     run = fresh(conf, checkpoint, progress)
     tensors = nets.packed(run.model.state_dict(), **_kept(conf))
     tensors |= {f"film.{key}": value for key, value in run.film.items()}
-    meta = run.meta | {"metrics": run.metrics, "history": run.history}
+    meta = run.meta | {"metrics": run.metrics, "history": run.history} | ({"of": of} if of else {})
     store.save(store.runs_dir() / name, tensors, meta)
     if store.runs_dir() == store.CHECKOUT / "book" / "runs":
         store.write_registry()
     train.remove_checkpoints(checkpoint)
     return run
-
-
-def machine():
-    """Versions and hardware, for the record."""
-    cpu = platform.processor() or platform.machine()
-    if (info := store.Path("/proc/cpuinfo")).exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = lines[0].split(":")[1].strip() if lines else cpu
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"versions": versions, "hardware": f"{cpu}, {torch.get_num_threads()} threads"}

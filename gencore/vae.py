@@ -156,6 +156,25 @@ class Autoencoder(nn.Module):
         return self.decoder(z).sigmoid()
 
 
+class Recognition(nn.Module):
+    """An encoder of its own size for a trained VAE `of`, whose decoder it keeps as it is.
+
+    Both ELBOs bound the same log p(x) by Gaussian posteriors: they differ by amortisation alone.
+    Cremer, Li & Duvenaud (2018), "Inference suboptimality in variational autoencoders",
+    arXiv:1801.03558.
+    """
+
+    def __init__(self, of, channels=1, size=28, width=8, hidden=(64, 64)):
+        super().__init__()
+        of.eval().requires_grad_(False)
+        self.latent_dim, self.sigma = of.latent_dim, of.sigma
+        self.encoder = nets.Encoder(of.latent_dim, channels, size, width, hidden=hidden)
+        # Methods of `of`: its weights are no part of this module, so neither trained nor stored.
+        self.decode, self.log_likelihood = of.decode, of.log_likelihood
+
+    encode = VAE.encode
+
+
 class LinearVAE(nn.Module):
     """A VAE with linear encoder and decoder on flat images: the model that can be solved.
 

@@ -58,6 +58,7 @@ GROUPS = {
     "linear": "Linear VAE",
     "vae": "Variational autoencoders",
     "ae": "Plain autoencoders",
+    "encoder": "Small encoders for the live figures",
 }
 
 
@@ -110,7 +111,8 @@ def over_seeds(values, key=None):
 def table(head, rows):
     """A Markdown table whose columns, but the first, are right-aligned."""
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return text.replace("± ", "±\N{NO-BREAK SPACE}").replace("N(0, I)", "N(0,\N{NO-BREAK SPACE}I)")
 
 
 def load():
@@ -172,7 +174,7 @@ def record(base, metas):
         rows.append([label, *(digits(meta[key] / 60, 1) for meta in metas), ""])
     columns = [*seeds, "mean ± sd"] if len(metas) > 1 else seeds
     rows = [row[: len(columns) + 1] for row in rows]
-    return f"(run-{base})=\n### {base}\n\n{text}.\n\n{table(['', *columns], rows)}"
+    return f"(run-{base})=\n### {base}\n\n{text}.\n\n{table(['quantity', *columns], rows)}"
 
 
 def page():

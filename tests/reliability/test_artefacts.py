@@ -15,6 +15,7 @@ OF_VAE = """elbo rec kl iwae mse psnr active_units kl_per_dim frechet_floor frec
     frechet_prior frechet_gmm kid_prior kid_rec precision recall density coverage
     sharpness_real sharpness_rec sharpness_prior""".split()
 OF_AE = [*(set(OF_VAE) - {"elbo", "kl", "iwae", "active_units", "kl_per_dim"}), "frechet_gaussian"]
+OF_ENCODER = [*OF_VAE[: OF_VAE.index("frechet_floor")], "mse_train", "mse_test"]
 
 
 def loaded(published, name):
@@ -64,19 +65,20 @@ def test_every_generator_samples(name):
 @pytest.mark.parametrize("name", runs.names())
 def test_every_promised_number_is_recorded_and_finite(name, published):
     metrics, conf = loaded(published, name)[1]["metrics"], runs.config(name)
-    keys = {"vae": OF_VAE, "ae": OF_AE, "linear": ["elbo", "ppca"], "classifier": ["accuracy"]}[
-        conf.paper
-    ]
+    keys = {"vae": OF_VAE, "ae": OF_AE, "linear": ["elbo", "ppca"], "classifier": ["accuracy"],
+            "encoder": OF_ENCODER}[conf.paper]  # fmt: skip
     assert not set(keys) - metrics.keys()
     for value in metrics.values():
         assert all(math.isfinite(v) for v in (value if isinstance(value, list) else [value]))
-    if conf.paper == "vae":
+    if conf.paper in ("vae", "encoder"):
         assert metrics["elbo"] <= metrics["iwae"] + 1, "on 10,000 and on 1,000 images"
         assert metrics["elbo"] == pytest.approx(metrics["rec"] - metrics["kl"], abs=0.01)
         assert sum(metrics["kl_per_dim"]) == pytest.approx(metrics["kl"], rel=1e-3, abs=1e-6)
-        assert len(metrics["kl_per_dim"]) == conf.model["latent_dim"] >= metrics["active_units"]
+        d = runs.config(conf.model.get("of", name)).model["latent_dim"]
+        assert len(metrics["kl_per_dim"]) == d >= metrics["active_units"]
     if conf.paper in ("vae", "ae"):
         assert metrics["n"] == 10_000 and metrics["frechet_floor"] <= metrics["frechet_rec"]
+    if "psnr" in keys:
         assert metrics["psnr"] == pytest.approx(-10 * math.log10(metrics["mse"]), abs=1e-3)
 
 
@@ -86,6 +88,20 @@ def test_classifiers_are_good_enough_to_measure_with(name, published):
     assert loaded(published, run)[1]["metrics"]["accuracy"] >= ACCURACY[name]
     assert (published / f"{run}.safetensors").stat().st_size < 1e6
     assert runs.get(run).model.features(torch.zeros(1, *data.SHAPES[name])).shape == (1, 64)
+
+
+@pytest.mark.parametrize("d", [2, 4, 10])
+def test_a_small_encoder_is_small_and_as_good_as_the_published_one_to_a_nat(d, published):
+    tensors, meta = loaded(published, f"encoder-mnist-d{d}")
+    assert {key.split(".")[0] for key in tensors} == {"encoder"}, "no weight of the decoder"
+    assert meta["of"] == store.sha256(published / f"vae-mnist-d{d}.safetensors")
+    network = sum(value.numel() * value.element_size() for value in tensors.values())
+    assert network * 4 / 3 < 160_000, "bytes of it as base64 in a page, where 200 KB are the bar"
+    whole, small = loaded(published, f"vae-mnist-d{d}")[1]["metrics"], meta["metrics"]
+    # It may even be better (more layers, trained longer), but both are bounds of one log p(x).
+    assert whole["elbo"] - 1 < small["elbo"] < min(whole["iwae"], small["iwae"])
+    assert small["iwae"] == pytest.approx(whole["iwae"], abs=1)
+    assert small["mse"] == pytest.approx(whole["mse"], rel=0.05)
 
 
 def files(published):
@@ -131,7 +147,7 @@ LOOSE = {  # a mixture is fitted by an iteration, which another processor may st
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["vae-mnist-d10", "ae-mnist-d10"])
+@pytest.mark.parametrize("name", ["vae-mnist-d10", "ae-mnist-d10", "encoder-mnist-d2"])
 def test_the_recorded_metrics_are_found_again(name, real, published):
     """From the artefact alone, by the whole protocol, on the 10,000 real test images."""
     dataset = real("mnist")

@@ -11,7 +11,7 @@ import torch
 
 from gencore import data, evaluate, nets, runs, store, train, vae
 
-PAPERS = ["vae", "sigma", "ae", "classifier", "linear"]
+PAPERS = ["vae", "sigma", "ae", "classifier", "linear", "encoder"]
 STEPS = 24
 
 
@@ -22,6 +22,8 @@ def images():
 
 def build(paper, seed=0):
     """(step, batches) of a small run of each paper, its weights drawn with this seed."""
+    torch.manual_seed(100)
+    of = vae.VAE(3, size=8, width=4)  # the frozen model that an encoder is for
     torch.manual_seed(seed)
     x, labels = images(), None
     if paper == "classifier":
@@ -29,6 +31,8 @@ def build(paper, seed=0):
         step = nets.ClassifierStep(nets.Classifier(1, 8, width=2), 0.05, augmented=True, seed=seed)
     elif paper == "ae":
         step = vae.AutoencoderStep(vae.Autoencoder(3, size=8, width=4))
+    elif paper == "encoder":
+        step = vae.Step(vae.Recognition(of, size=8, width=4), seed=seed)
     elif paper == "linear":
         mean, cov = runs.moments(x)
         step = vae.LinearStep(vae.LinearVAE(64, 2).double(), mean, cov)
