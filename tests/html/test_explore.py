@@ -323,3 +323,14 @@ def test_a_drawing_is_centred_as_mnist_is(tab):
 def test_the_assets_are_those_of_the_package():
     css, js = refresh_figures.assets(ROOT)
     assert (css, js) == (explore.Live._css, explore.Live._esm)
+
+
+def test_a_figure_whose_data_do_not_come_says_so(tab):
+    chapter = WHERE["latent"]
+    page = tab().page
+    page.route("**/_live/*.js", lambda route: route.abort())
+    page.goto(tab().address + f"notebooks/{chapter}.html")
+    node = page.locator(".gencore-live[data-figure=latent]").first
+    node.scroll_into_view_if_needed()
+    node.get_by_text("could not be loaded").wait_for()
+    assert node.locator(".stage img").count() == 4  # the first frame stays

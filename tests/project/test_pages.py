@@ -43,7 +43,7 @@ def test_results_page_says_what_is_missing_and_stale(monkeypatch):
     monkeypatch.setattr(results, "load", lambda: (found, states))
     page = results.page()
     assert "**Stale**" in page and "vae-x-s1" in page and "**Missing**" in page and "vae-y" in page
-    assert "−101.0 ± 1.4" in page and "seed 1" in page and "kl_per_dim" not in page
+    assert "−101.0 ±\N{NO-BREAK SPACE}1.4" in page and "seed 1" in page and "kl_per_dim" not in page
     assert "1.5" in page  # 90 s of CPU time in minutes
 
 
