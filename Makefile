@@ -14,16 +14,18 @@ ifdef GENCORE_DATA
 export GENCORE_DATA := $(shell cd "$(GENCORE_DATA)" 2>/dev/null && pwd || printf %s "$(GENCORE_DATA)")
 endif
 
-.PHONY: help book test lab notebooks runs repo links clean
+.PHONY: help book offline test lab notebooks runs repo links lighthouse clean
 
 help:
 	@echo "make book       build the HTML book"
+	@echo "make offline    pack the HTML book into dist/...-html.zip, with its sha256"
 	@echo "make test       run every test: package, notebooks, book"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks again and keep their outputs"
 	@echo "make runs       train all published runs that are missing or stale"
 	@echo "make repo REPO=https://github.com/you/your-fork   point every link to your repository"
 	@echo "make links      check every external link (needs the network)"
+	@echo "make lighthouse measure three pages with Lighthouse (needs Node and Chromium)"
 	@echo "make clean      remove what was built (the environment .venv stays)"
 
 # torch and torchvision have their own line: each machine gets the build that fits it. Everything
@@ -42,6 +44,9 @@ book: $(STAMP)
 	@$(BOOK) build . --path-output $(OUT) -n -W --keep-going --quiet
 	@! find $(OUT)/_build/html -name '*.err.log' | grep .
 	@echo "The book is built. Open $(abspath $(OUT))/_build/html/index.html"
+
+offline: book
+	@$(PY) tools/offline.py $(OUT)/_build/html dist
 
 test: $(STAMP)
 	@$(PY) -m pytest
@@ -63,6 +68,9 @@ repo:
 links: $(STAMP)
 	@$(BOOK) build . --path-output _build/links --builder linkcheck --quiet
 	@! grep -F '[broken]' _build/links/_build/html/output.txt
+
+lighthouse: book
+	@$(PY) tools/lighthouse.py $(OUT)/_build/html
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache

@@ -1,22 +1,46 @@
-"""Keep the pages lean: one search box, no Thebe, no links to a repository that does not exist yet.
+"""Keep the pages lean: what the theme and its extensions load on every page, only where it is used.
 
-Jupyter Book puts Thebe's scripts (with an unpkg.com address) into every page even when it is off,
-and they log an error on each one. Launch and repository buttons would lead to a dead address while
-`_config.yml` still has its placeholder.
+Once all pages are written, each keeps one style sheet for nine (see styles.py), the scripts that it
+has a use for, all of them deferred, and pictures that are fetched when they come near. Files that
+no page asks for any more are removed. Launch and repository buttons would lead to a dead address
+while `_config.yml` still has its placeholder, so they are left out until then.
 """
 
+import hashlib
+import posixpath
+import shutil
+import struct
+from pathlib import Path
+
+import markup
+import styles
+
 PLACEHOLDER = "github.com/OWNER/"
-
-
-def drop_thebe(app, pagename, templatename, context, doctree):
-    """Take Thebe's scripts and styles out of one page."""
-
-    def lean(entries):
-        return [e for e in entries if "thebe" not in str(getattr(e, "attributes", e)).lower()
-                and "thebe" not in str(getattr(e, "filename", "")).lower()]  # fmt: skip
-
-    context["script_files"] = lean(context.get("script_files", []))
-    context["css_files"] = lean(context.get("css_files", []))
+SHEET = "_static/all.css"
+MATHJAX = "/mathjax/"
+NEVER = {"fontawesome.js", "sphinx-thebe.js"}  # the templates draw the icons; Thebe is off
+ONLY_WITH = {  # script -> one of these classes must be on the page
+    "clipboard.min.js": {"highlight"},
+    "copybutton.js": {"highlight"},
+    "togglebutton.js": {"toggle", "dropdown"},
+    "design-tabs.js": {"sd-tab-set"},
+    "maths.js": {"math"},
+}
+SEARCH = {"searchtools.js", "language_data.js", "searchindex.js"}
+INLINE = {  # beginning of an inline script -> what it is for, or None if nothing reads it
+    "DOCUMENTATION_OPTIONS.": None,  # version switcher and search as you type: there are none
+    "window.MathJax": "maths.js",
+    "let toggle": "togglebutton.js",
+    "var togglebutton": "togglebutton.js",
+    "const THEBE": "sphinx-thebe.js",
+    "kernelName": "sphinx-thebe.js",
+}
+UNUSED = [  # in _static, once the pages are lean
+    "vendor", "locales", "scripts/*.map", "styles", "images/logo_*", "*webpack-macros.html",
+    "scripts/fontawesome.js*", "sphinx-thebe.*", "front.png", "page.png", "basic.css",
+    "pygments.css", "copybutton.css", "togglebutton.css", "mystnb.*.css", "sphinx-design.min.css",
+    "book.css", "copybutton_funcs.js",
+]  # fmt: skip
 
 
 def options(app, config):
@@ -29,8 +53,128 @@ def options(app, config):
             theme[f"use_{button}_button"] = False
 
 
+def wanted(script, classes, searching):
+    """Whether a page with these classes has a use for a script, external or inline."""
+    source = script.attributes.get("src", "").partition("?")[0]
+    name = posixpath.basename(source)
+    if not source:
+        text = script.content.strip()
+        name = next((INLINE[begin] for begin in INLINE if text.startswith(begin)), "")
+    thebe = script.attributes.get("type") == "text/x-thebe-config"
+    if thebe or name is None or name in NEVER or (name in SEARCH and not searching):
+        return False
+    return name not in ONLY_WITH or bool(ONLY_WITH[name] & classes)
+
+
+def scripts(page, searching):
+    """The edits that leave out scripts without a use, repeated ones, and defer the others."""
+    classes = {name for element in page.elements for name in element.classes}
+    seen = set()
+    sources = [e.attributes.get("src", "") for e in page.all("script")]
+    maths = next((source for source in sources if MATHJAX in source), "")
+    for script in page.all("script"):
+        what = script.attributes.get("src") or script.content
+        repeated = what in seen and "article" not in script.inside
+        seen.add(what)
+        if repeated or not wanted(script, classes, searching) or MATHJAX in what:
+            yield script.start, script.close, ""
+        elif what.partition("?")[0].endswith("/maths.js"):  # it fetches MathJax when it is time
+            yield script.start, script.end, f'<script defer src="{what}" data-mathjax="{maths}">'
+        elif "src" in script.attributes and not {"defer", "async"} & set(script.attributes):
+            yield script.start, script.start + len("<script"), "<script defer"
+    for link in page.all("link"):
+        if link.attributes.get("rel") == "preload" and link.attributes.get("as") == "script":
+            yield link.start, link.end, ""
+
+
+def sheets(page):
+    """The links to style sheets of the book's own."""
+    found = [e for e in page.all("link") if e.attributes.get("rel") == "stylesheet"]
+    return [e for e in found if "://" not in e.attributes["href"]]
+
+
+def size(path):
+    """(width, height) of a PNG file, or None."""
+    head = path.read_bytes()[:24] if path.suffix == ".png" and path.exists() else b""
+    return struct.unpack(">II", head[16:24]) if head[:4] == b"\x89PNG" else None
+
+
+def images(page, folder):
+    """The edits that give pictures their size and let all but the first wait for their turn."""
+    found = [e for e in page.all("img") if "article" in e.inside]
+    for i, image in enumerate(found):
+        source, extra = image.attributes.get("src", ""), ""
+        known = size(folder / source) if not source.startswith("data:") else None
+        if known and not {"width", "height"} & set(image.attributes):
+            extra += f' width="{known[0]}" height="{known[1]}"'
+        if i and "loading" not in image.attributes:
+            extra += ' loading="lazy"'
+        if "decoding" not in image.attributes:
+            extra += ' decoding="async"'
+        yield image.start + len("<img"), image.start + len("<img"), extra
+
+
+def bundle(folder, texts):
+    """Write the one style sheet of all pages; returns its address with a version."""
+    names = {}  # a dict keeps the order in which the pages load them
+    words = set()
+    for path, text in texts.items():
+        page = markup.Page(text)
+        words |= {word for e in page.elements for word in [*e.classes, e.attributes.get("id")]}
+        words |= styles.words_of(script.content for script in page.all("script"))
+        for link in sheets(page):
+            name = (path.parent / link.attributes["href"].partition("?")[0]).resolve()
+            names.setdefault(name.relative_to(folder.resolve()).as_posix())
+    scripts = [p.read_text("utf-8") for p in (folder / "_static").rglob("*.js")
+               if "mathjax" not in p.parts and p.name not in NEVER]  # fmt: skip
+    words |= styles.words_of(scripts)
+    sources = [(posixpath.dirname(name), (folder / name).read_text("utf-8")) for name in names]
+    css = styles.bundle(sources, words)
+    (folder / SHEET).write_text(css, encoding="utf-8")
+    return f"{SHEET}?v={hashlib.sha256(css.encode()).hexdigest()[:8]}"
+
+
+def lean(path, text, folder, sheet):
+    """The text of one page, without what it does not need."""
+    page = markup.Page(text)
+    edits = [*scripts(page, path.name == "search.html"), *images(page, path.parent)]
+    for i, link in enumerate(sheets(page)):
+        # where the page is and whether it says so relatively (404.html does not) stays as it is
+        href = link.attributes["href"]
+        root = href[: href.index("_static/")]
+        new = f'<link rel="stylesheet" href="{root}{sheet}" />'
+        edits.append((link.start, link.end, "" if i else new))
+    views = [e for e in page.all("meta") if e.attributes.get("name") == "viewport"]
+    edits += [(e.start, e.end, "") for e in views[1:]]
+    return page.edited(edits)
+
+
+def tidy(folder):
+    """Remove the static files that nothing loads any more."""
+    static = folder / "_static"
+    twice = [static / path.name for path in (folder / "_images").glob("*")]  # a page has its own
+    for path in [path for pattern in UNUSED for path in static.glob(pattern)] + twice:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def finish(app, error):
+    """Go over all pages once they are written."""
+    if error or app.builder.name != "html":
+        return
+    folder = Path(app.outdir)
+    texts = {path: path.read_text("utf-8") for path in markup.pages(folder)}
+    texts = {path: text for path, text in texts.items() if "_static/" in text}
+    sheet = bundle(folder, texts)
+    for path, text in texts.items():
+        path.write_text(lean(path, text, folder, sheet), encoding="utf-8")
+    tidy(folder)
+
+
 def setup(app):
-    """Register with Sphinx; Thebe adds its files late, so this runs last."""
+    """Register with Sphinx; MyST-NB writes its style sheet at the end of the build, so after it."""
     app.connect("config-inited", options)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
