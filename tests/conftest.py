@@ -5,6 +5,8 @@ import http.server
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -104,6 +106,18 @@ def real(monkeypatch):
         return data.load(name)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The book, built once by the Makefile's own recipe with this interpreter: (folder, output)."""
+    out = tmp_path_factory.mktemp("book")
+    command = ["make", "--no-print-directory", "book", f"PY={sys.executable}", "STAMP="]
+    result = subprocess.run(
+        [*command, f"OUT={out}"], cwd=store.CHECKOUT, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
+    return out / "_build/html", result.stdout
 
 
 class Server:

@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -38,23 +36,6 @@ class Page(HTMLParser):
             self.links.append(a["href"])
         if tag == "img":
             self.images.append((a.get("src", ""), a.get("alt")))
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The book, built by the Makefile's own recipe with this interpreter: (folder, output)."""
-    out = tmp_path_factory.mktemp("book")
-    command = [
-        "make",
-        "--no-print-directory",
-        "book",
-        f"PY={sys.executable}",
-        "STAMP=",
-        f"OUT={out}",
-    ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
-    return out / "_build/html", result.stdout
 
 
 @pytest.fixture(scope="module")
