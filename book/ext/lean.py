@@ -14,6 +14,7 @@ from pathlib import Path
 
 import markup
 import styles
+from sphinx.util import logging
 
 PLACEHOLDER = "github.com/OWNER/"
 SHEET = "_static/all.css"
@@ -41,6 +42,7 @@ UNUSED = [  # in _static, once the pages are lean
     "pygments.css", "copybutton.css", "togglebutton.css", "mystnb.*.css", "sphinx-design.min.css",
     "book.css", "copybutton_funcs.js",
 ]  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
 def options(app, config):
@@ -149,6 +151,18 @@ def lean(path, text, folder, sheet):
     return page.edited(edits)
 
 
+def quiet_search(folder):
+    """Search results quote the pages, but not from a disk, where a page may not fetch others."""
+    path = folder / "_static/documentation_options.js"
+    text = path.read_text("utf-8")
+    always, over_http = (
+        f"SHOW_SEARCH_SUMMARY: {v}" for v in ("true", 'location.protocol !== "file:"')
+    )
+    if always not in text:
+        logger.warning("%s is not as expected: search from a file will log errors", path.name)
+    path.write_text(text.replace(always, over_http), encoding="utf-8")
+
+
 def tidy(folder):
     """Remove the static files that nothing loads any more."""
     static = folder / "_static"
@@ -170,6 +184,7 @@ def finish(app, error):
     sheet = bundle(folder, texts)
     for path, text in texts.items():
         path.write_text(lean(path, text, folder, sheet), encoding="utf-8")
+    quiet_search(folder)
     tidy(folder)
 
 

@@ -1,8 +1,9 @@
 """Live figures in the built pages.
 
-gencore.explore leaves a live figure in a notebook as `text/html`: a `<div class="gencore-live">` with
-a picture, its weights as JSON, a style and a module script. MyST-NB puts the output into a numbered
-figure with the caption and the label of the cell's `mystnb.figure`; what is left to do is here:
+gencore.explore leaves a live figure in a notebook as `text/html`: a `<div class="gencore-live">`
+with a picture, its weights as JSON, a style and a module script. MyST-NB puts the output into a
+numbered figure with the caption and the label of the cell's `mystnb.figure`; what is left to do is
+here:
 
 - of such an output the HTML is taken, never the widget that only a kernel could draw;
 - a page keeps one style and one module script, which serve all of its figures, and no id twice;

@@ -58,7 +58,9 @@ def pages_address(repository):
     if not found or PLACEHOLDER in repository:
         return ""
     owner, name = found[1].lower(), found[2]
-    return f"https://{owner}.github.io/" + ("" if name.lower() == f"{owner}.github.io" else f"{name}/")
+    return f"https://{owner}.github.io/" + (
+        "" if name.lower() == f"{owner}.github.io" else f"{name}/"
+    )
 
 
 def options(app, config):
@@ -154,7 +156,11 @@ def picture(base):
     if not base or not path.exists():
         return {}
     width, height = struct.unpack(">II", path.read_bytes()[16:24])
-    return {"og:image": base + PICTURE, "og:image:width": str(width), "og:image:height": str(height)}
+    return {
+        "og:image": base + PICTURE,
+        "og:image:width": str(width),
+        "og:image:height": str(height),
+    }
 
 
 def describe(app, pagename, templatename, context, doctree):
@@ -162,7 +168,9 @@ def describe(app, pagename, templatename, context, doctree):
     if doctree is None or pagename in NOT_PAGES:
         if pagename in NOT_PAGES:
             context["pageurl"] = None
-            context["metatags"] = context.get("metatags", "") + '<meta name="robots" content="noindex" />'
+            context["metatags"] = (
+                context.get("metatags", "") + '<meta name="robots" content="noindex" />'
+            )
         return
     base, root = app.config.html_baseurl, pagename == app.config.root_doc
     title = html.unescape(re.sub(r"<[^>]+>", "", context.get("title", "")))
@@ -177,10 +185,14 @@ def describe(app, pagename, templatename, context, doctree):
         **picture(base),
     }
     card = "summary_large_image" if "og:image" in graph else "summary"
-    lines = [("name", "description", text)] if 'name="description"' not in context["metatags"] else []
+    lines = (
+        [("name", "description", text)] if 'name="description"' not in context["metatags"] else []
+    )
     lines += [("property", name, value) for name, value in graph.items()]
     lines += [("name", "twitter:card", card)]
-    tags = [f'<meta {kind}="{name}" content="{html.escape(value)}" />' for kind, name, value in lines]
+    tags = [
+        f'<meta {kind}="{name}" content="{html.escape(value)}" />' for kind, name, value in lines
+    ]
     data = json.dumps(facts(app, pagename, title, text), ensure_ascii=False).replace("</", "<\\/")
     tags.append(f'<script type="application/ld+json">{data}</script>')
     context["metatags"] = context.get("metatags", "") + "\n    " + "\n    ".join(tags)
@@ -219,7 +231,9 @@ def notebook_text(notebook):
             parts += [f"```text\n{printed.strip()}\n```"] if printed.strip() else []
             options = cell["metadata"].get("mystnb", {})
             if caption := options.get("figure", {}).get("caption"):
-                parts.append(f"*Figure: {caption}* {options.get('image', {}).get('alt', '')}".strip())
+                parts.append(
+                    f"*Figure: {caption}* {options.get('image', {}).get('alt', '')}".strip()
+                )
     value = lambda match: glued.get(match[1].partition(":")[0], match[0])  # noqa: E731
     return re.sub(r"\{glue:text\}`([^`]+)`", value, "\n\n".join(parts))
 
@@ -254,8 +268,9 @@ def write_texts(app, described):
                 lines.append(f"- [{title}]({base}{name}.html): {text}")
     title, text = described[app.config.root_doc]
     cff = citation()
-    head = [f"# {title}\n", f"> {text}\n", f"Licences: {', '.join(cff['license'])}. Version "
-            f"{cff['version']}. The whole text is in [llms-full.txt]({base}llms-full.txt)."]  # fmt: skip
+    whole = f"The whole text is in [llms-full.txt]({base}llms-full.txt)."
+    licences = f"Licences: {', '.join(cff['license'])}. Version {cff['version']}."
+    head = [f"# {title}\n", f"> {text}\n", f"{licences} {whole}"]
     out = Path(app.outdir)
     (out / "llms.txt").write_text("\n".join(head + lines) + "\n", encoding="utf-8")
     (out / "llms-full.txt").write_text("\n\n---\n\n".join(full) + "\n", encoding="utf-8")
@@ -268,7 +283,9 @@ def write_map(app, names):
     if base:
         urls = "".join(f" <url><loc>{html.escape(base)}{n}.html</loc></url>\n" for n in names)
         space = "http://www.sitemaps.org/schemas/sitemap/0.9"
-        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="{space}">\n{urls}</urlset>\n'
+        text = (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="{space}">\n{urls}</urlset>\n'
+        )
         (out / "sitemap.xml").write_text(text, encoding="utf-8")
         robots += f"\nSitemap: {base}sitemap.xml\n"
     (out / "robots.txt").write_text(robots, encoding="utf-8")
@@ -324,7 +341,9 @@ def forbidden(page):
         if script and not trusted(element):
             yield f"a script in the text: {(values.get('src') or element.content).strip()[:60]!r}"
         yield from (f"<{element.tag} {name}>" for name in values if name.startswith("on"))
-        if any(values.get(n, "").strip().lower().startswith("javascript:") for n in ("href", "src")):
+        if any(
+            values.get(n, "").strip().lower().startswith("javascript:") for n in ("href", "src")
+        ):
             yield f"<{element.tag}> with a javascript: address"
         if element.tag in ("iframe", "object", "embed", "base"):
             yield f"<{element.tag}>"

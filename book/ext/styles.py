@@ -70,14 +70,18 @@ def purged(css, words):
             out.append(f"{head}{{{body.strip()}}}")
         else:
             kept = [s for s in split(head) if usable(s, words)]
-            out.append(f"{','.join(kept)}{{{' '.join(body.split())}}}" if kept and body.strip() else "")
+            out.append(
+                f"{','.join(kept)}{{{' '.join(body.split())}}}" if kept and body.strip() else ""
+            )
     return "\n".join(filter(None, out))
 
 
 def used(css):
     """The style sheet without fonts and animations that none of its own rules name."""
     rules = list(blocks(css))
-    text = " ".join(f"{h}{{{b}}}" for h, b in rules if not h.startswith(("@font-face", "@keyframes")))
+    text = " ".join(
+        f"{h}{{{b}}}" for h, b in rules if not h.startswith(("@font-face", "@keyframes"))
+    )
     out = []
     for head, body in rules:
         name = head.split()[-1] if head.startswith("@keyframes") else ""
