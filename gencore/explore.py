@@ -194,26 +194,29 @@ TERMS = {"loss": "−ELBO", "rec": "reconstruction term", "kl": "KL term"}  # ke
 def _terms(run, step, distance):
     k = int(np.searchsorted(run.history["step"], step).clip(max=len(run.history["step"]) - 1))
     said = ", ".join(f"{name} {style.text(float(run.history[key][k]))}" for key, name in TERMS.items())
-    return f"{said} nats; Fréchet distance of samples {style.text(distance)}"
+    first = run.history["step"][0]
+    early = f" over the first {first} steps" if step < first else ""
+    return f"{said} nats{early}; Fréchet distance of samples {style.text(distance)}"
 
 
 @style.styled()
 def _curves(run, steps, distance):
     """The curves as a picture, and how far from its left edge each step is, in per cent."""
-    h, looks = run.history, {"loss": "vae", "rec": "rec", "kl": "prior"}
-    made = style.figure(4.4, "", width=4.4)
-    upper, lower = made.subplots(2, sharex=True, height_ratios=(2, 1))
-    for (key, name), stroke in zip(TERMS.items(), style.STROKES, strict=False):
-        colour, name = style.COLOURS[looks[key]], name.removesuffix(" term")
-        upper.plot(h["step"], h[key], color=colour, label=name, ls=stroke)
-    upper.set_title("nats per image", loc="left", pad=26)
-    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1, handlelength=1.6)
-    lower.plot(steps, distance, color=style.COLOURS["vae"], marker="o", ms=3.5)
-    lower.set(xscale="log", xlabel="optimiser steps", ylim=(0, None))
-    lower.set_xlim(min(steps) * 0.9, max(steps) * 1.1)
-    lower.set_title("Fréchet distance of samples", loc="left")
+    h, ink = run.history, style.COLOURS
+    made = style.figure(5, "", width=4.4)
+    terms, kl, samples = made.subplots(3, sharex=True, height_ratios=(3, 2, 2))
+    terms.plot(h["step"], h["loss"], color=ink["vae"], label="−ELBO")
+    terms.plot(h["step"], [-rec for rec in h["rec"]], color=ink["rec"], label="−reconstruction", ls="--")
+    terms.legend(loc="upper right", bbox_to_anchor=(1, 1.3), ncols=2, columnspacing=1)
+    terms.set_title("nats", loc="left")
+    kl.plot(h["step"], h["kl"], color=ink["prior"])
+    kl.set_title("KL, nats", loc="left")
+    samples.plot(steps, distance, color=ink["vae"], marker="o", ms=3.5)
+    samples.set(xscale="log", xlabel="optimiser steps", ylim=(0, None))
+    samples.set_xlim(min(steps) * 0.9, max(steps) * 1.1)
+    samples.set_title("Fréchet distance of samples", loc="left")
     picture = embed.chart(made, f"Terms of the loss and distance of the samples: {run.name} in training.")
-    places = lower.transData.transform([(step, 0) for step in steps])[:, 0] / made.bbox.width
+    places = samples.transData.transform([(step, 0) for step in steps])[:, 0] / made.bbox.width
     return picture, (100 * places).round(2).tolist()
 
 

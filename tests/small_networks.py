@@ -29,6 +29,7 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3)), (2, 5, 5)),
     "batch norm after transposed conv": (
         lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3, affine=False)), (2, 4, 4)),
+    "leaky relu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(0.3)), (7,)),
     "activations": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.1), nn.Linear(6, 6), nn.Tanh(),
                               nn.Dropout(), nn.Linear(6, 3), nn.ReLU(), nn.Sigmoid()), (4,)),
