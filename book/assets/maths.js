@@ -1,5 +1,5 @@
-// Formulas without a wait. MathJax, a megabyte of script, is fetched when a formula is less than a
-// screen away, or else when the page has been there for a while. It typesets one formula at a time,
+// Formulas without a wait. MathJax, a megabyte of script, is fetched when a formula is less than half
+// a screen away, or else when the page has been there for a while. It typesets one formula at a time,
 // those in sight first, and gives way to the reader in between: a click, a key or a scroll never
 // waits longer than one formula takes. Before printing, the rest is done at once. When all are done,
 // the root element has data-maths="done".
@@ -7,7 +7,7 @@
 {
   const source = document.currentScript.dataset.mathjax;
   const PAUSE = 12; // milliseconds of work after which the page gets its turn
-  const QUIET = 2000; // milliseconds after the page is loaded
+  const QUIET = 3000; // milliseconds after the page is loaded
   let waiting = [];
 
   const rest = () => new Promise((done) => {
@@ -49,7 +49,7 @@
   }
 
   const near = (entries) => entries.some((entry) => entry.isIntersecting) && fetch();
-  const begun = new IntersectionObserver(near, { rootMargin: "100%" });
+  const begun = new IntersectionObserver(near, { rootMargin: "50%" });
   for (const element of document.querySelectorAll(".math")) begun.observe(element);
   const later = () => setTimeout(fetch, QUIET);
   if (document.readyState === "complete") later();

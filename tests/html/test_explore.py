@@ -1,5 +1,6 @@
 """Live figures compute what PyTorch computes, fast, and answer to mouse, keys and touch."""
 
+import html
 import json
 import re
 
@@ -40,7 +41,7 @@ def networks(kind):
     return {m["run"]: m[kind] for m in models if kind in m}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def module(chromium, serve, tmp_path_factory):
     """A page that has only imported explore.js: `module(js, argument)` evaluates with it."""
     folder = tmp_path_factory.mktemp("module")
@@ -334,3 +335,18 @@ def test_a_figure_whose_data_do_not_come_says_so(tab):
     node.scroll_into_view_if_needed()
     node.get_by_text("could not be loaded").wait_for()
     assert node.locator(".stage img").count() == 4  # the first frame stays
+
+
+@pytest.mark.parametrize("figure", PLACES)
+def test_a_notebooks_output_lives_alone_in_a_sandbox(tab, tmp_path, serve, figure):
+    """As Colab shows it: in a frame of another origin, with nothing but its own HTML."""
+    notebook = read(ROOT / f"notebooks/{WHERE[figure]}.ipynb")
+    outputs = ["".join(data["text/html"]) for data in refresh_figures.live_outputs(notebook)]
+    output = next(page for page in outputs if f'data-figure="{figure}"' in page)
+    frame = f'<iframe sandbox="allow-scripts" width="700" height="700" srcdoc="{html.escape(output)}"></iframe>'
+    (tmp_path / "index.html").write_text(f"<!doctype html><link rel=icon href="data:,"><title>out</title>{frame}", encoding="utf-8")
+    opened = tab(folder=tmp_path, address=serve(tmp_path)).open("index.html", maths=0)
+    inside = opened.page.frame_locator("iframe")
+    inside.locator(".gencore-live[data-mounted] .reading:not(:empty)").wait_for()
+    assert inside.locator("canvas").count() >= 1
+    assert not opened.trouble()
