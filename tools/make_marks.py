@@ -2,9 +2,9 @@
 
     python tools/make_marks.py
 
-writes `logo.svg` (its colours follow the reader's light or dark setting; it is the icon of the pages, too),
-`favicon.png` into book/assets, `favicon.ico` into book/root, and `mark.html`, the same drawing in the
-page's own colours, into book/templates.
+writes `logo.svg` (its colours follow the reader's light or dark setting; the pages use it as their
+icon, too) and `favicon.png` into book/assets, `favicon.ico` into book/root, and `mark.html`, the
+same drawing in the page's own colours, into book/templates.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python tools/make_social.py
 
-writes `social.png` (1200 x 630) and `path-1.png` to `path-5.png` into book/assets. All images in them
-are drawn by the published networks; no dataset is needed.
+writes `social.png` (1200 x 630) and `path-1.png` to `path-5.png` into book/assets. All images in
+them are drawn by the published networks; no dataset is needed.
 """
 
 import sys
@@ -30,7 +30,7 @@ def rgb(colour):
 
 
 def manifold(columns, rows, spread=0.97):
-    """What the 2-D decoder makes of a grid over the middle of its prior: (rows, columns, 28, 28)."""
+    """What the 2-D decoder makes of a grid over its prior's middle: (rows, columns, 28, 28)."""
 
     def axis(n):
         return torch.special.ndtri(torch.linspace(1 - spread, spread, n))

@@ -97,6 +97,12 @@ class Tab:
             if "Timeout" not in str(error):
                 raise
 
+    def resize(self, width, height=800):
+        """Make the window another size and wait for what answers to that."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.wait_for_timeout(500)  # the theme looks again 300 ms after the last change
+        self.page.wait_for_function(f"() => !({RUNNING})().length")
+
     # ------------------------------------------------------------ what went wrong
 
     def trouble(self):
@@ -110,10 +116,12 @@ class Tab:
         return list(dict.fromkeys(found))
 
     def weight(self):
-        """Bytes of the page itself: its HTML, its pictures, its data."""
-        kinds = {"document", "image", "media", "fetch", "xhr", "other"}
+        """Bytes of the page itself: its HTML, its pictures, its data (also those in scripts)."""
+        kinds = {"document", "image", "media", "fetch", "xhr", "other", "script"}
         urls = {r.url.partition("#")[0] for r in self.requests if r.resource_type in kinds}
-        return sum(self.size(url) for url in urls if url.startswith(self.address))
+        own = [url for url in urls if url.startswith(self.address) and "/_static/" not in url]
+        pictures = [r.url for r in self.requests if r.resource_type == "image"]
+        return sum(self.size(url) for url in {*own, *pictures} if url.startswith(self.address))
 
     def size(self, url):
         path = self.folder / unquote(urlsplit(self.short(url)).path)
@@ -144,7 +152,7 @@ class Tab:
         self.page.evaluate(AXE, {"within": within, "again": again, "tags": TAGS})
 
     def axe(self, within=None):
-        """Violations, of what has been begun or else of now: rule, selector, what axe says of it."""
+        """Violations, of what was begun or else of now: rule, selector, what axe says of it."""
         if within or not self.page.evaluate("'axeResult' in window"):
             self.axe_start(within)
         found = self.page.evaluate("window.axeResult.finally(() => delete window.axeResult)")
@@ -166,13 +174,13 @@ AXE = """({within, again, tags}) => {
     : violations(within ?? document, all)
 }"""
 
-# Formulas that wait until they are near are met by scrolling; pictures, some of them inside closed
-# boxes, are simply asked for. A tab that is not painted has no frames: 50 ms do as well.
+# Formulas and live figures that wait until they are near are met by scrolling; pictures, some of
+# them in closed boxes, are simply asked for. A tab that is not painted has no frames: 50 ms do.
 HURRY = """async () => {
   const frame = () => Promise.race([new Promise(requestAnimationFrame),
                                     new Promise(done => setTimeout(done, 50))])
   for (const image of document.images) image.loading = 'eager'
-  if (document.querySelector('mjx-lazy, [data-mjx-lazy]')) {
+  if (document.querySelector('mjx-lazy, [data-mjx-lazy], .gencore-live:not([data-mounted])')) {
     for (let y = 0; y < document.scrollingElement.scrollHeight; y += innerHeight) {
       scrollTo({top: y, behavior: 'instant'})
       await frame()
@@ -187,7 +195,7 @@ IS_WHOLE = """maths => {
   const formulas = document.querySelectorAll('mjx-container').length
   const wanted = maths ?? document.querySelectorAll('.math').length
   return pictures && document.fonts.status === 'loaded' && formulas >= wanted
-    && !document.querySelector('mjx-lazy, [data-mjx-lazy]')
+    && !document.querySelector('mjx-lazy, [data-mjx-lazy], .gencore-live:not([data-mounted])')
 }"""
 
 # The path of an element that a maintainer can paste into the console.
@@ -221,6 +229,8 @@ LOOK = """({theme, maths}) => {
                + selector(node.closest('.math') ?? node))
   for (const image of document.images)
     if (!image.naturalWidth) found.push(`picture: ${image.src.slice(0, 80)} is not there`)
+  for (const figure of document.querySelectorAll('.gencore-live:not([data-mounted])'))
+    found.push(`live: ${figure.id} is not alive`)
   return found
 }""" % SELECTOR
 
@@ -234,7 +244,7 @@ OVERFLOW = """() => {
     const box = n === document.body ? document.scrollingElement : n
     const over = box.scrollWidth - box.clientWidth
     if (over > 0 && (n === document.body || getComputedStyle(n).overflowX !== 'visible'))
-      page.push(`overflow: ${n === document.body ? 'the page' : selector(n)} is ${over} px too wide`)
+      page.push(`overflow: ${n === document.body ? 'page' : selector(n)} is ${over} px too wide`)
   }
   const held = node => {
     for (let n = node.parentElement; !n.contains(title); n = n.parentElement)

@@ -85,7 +85,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def serve():
     """`serve(folder)` is the address, below a sub-path, of a web server with these files."""
     servers = []
@@ -106,15 +106,16 @@ def serve():
         server.server_close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def addresses(folder, serve):
     """The book's two addresses: {"file": ..., "http": ...}."""
     return {"file": folder.as_uri() + "/", "http": serve(folder)}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
-    """One Chromium for all tests of this folder; it is gone before the others run."""
+    """One Chromium for the tests of a file. Playwright's event loop runs as long as it does, and
+    must be gone before tests that have one of their own."""
     path = browser.need()
     with sync_playwright() as playwright:
         program = playwright.chromium.launch(executable_path=path, args=browser.FLAGS)

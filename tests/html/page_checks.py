@@ -9,7 +9,8 @@ import yaml
 from notebook_files import ROOT
 
 VOID = set("area base br col embed hr img input link meta source track wbr".split())
-URLS = {"href", "src", "action", "poster", "data", "xlink:href"}  # attributes that name a file
+URLS = {"href", "src", "action", "poster", "data", "xlink:href", "data-src"}  # they name a file
+HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 FILE_NAME = re.compile(r"\S+\.(png|svg|jpe?g|gif|webp|ico)|[0-9a-f]{16,}", re.I)
 
 
@@ -39,7 +40,7 @@ class Node:
         return name in self.get("class", "").split()
 
     def all(self, *tags):
-        """The elements below, in the page's order; only those with these tags, if some are named."""
+        """The elements below, in the page's order; if tags are named, only those."""
         for child in self.children:
             if isinstance(child, Node):
                 if not tags or child.tag in tags:
@@ -134,7 +135,7 @@ def frame(root):
 
 def headings(root):
     """Exactly one h1, and no level is skipped on the way down."""
-    found = [(int(node.tag[1]), node.text().strip()) for node in root.all(*"h1 h2 h3 h4 h5 h6".split())]
+    found = [(int(node.tag[1]), node.text().strip()) for node in root.all(*HEADINGS)]
     if (n := sum(level == 1 for level, _ in found)) != 1:
         yield f"{n} headings of level 1"
     for (before, _), (level, title) in zip([(0, ""), *found], found, strict=False):
@@ -218,10 +219,12 @@ PAGE = [frame, headings, alts, figures, links_out, loads_out]
 # ---------------------------------------------------------------- pages together
 
 
+IN_CSS = re.compile(r"""url\(\s*("[^"]*"|'[^']*'|[^)"'\s]*)\s*\)|@import\s+("[^"]*"|'[^']*')""")
+
+
 def in_css(text):
     """The addresses in a style sheet."""
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    found = re.findall(r"""url\(\s*("[^"]*"|'[^']*'|[^)"'\s]*)\s*\)|@import\s+("[^"]*"|'[^']*')""", text)
+    found = IN_CSS.findall(re.sub(r"/\*.*?\*/", "", text, flags=re.S))
     return [(a or b).strip("\"'") for a, b in found if (a or b).strip("\"'")]
 
 
@@ -273,7 +276,7 @@ def broken(folder, pages):
 
 def same_titles(pages):
     """Two pages with one title."""
-    titles = {name: next(root.all("title"), Node("")).text().strip() for name, root in pages.items()}
+    titles = {n: next(root.all("title"), Node("")).text().strip() for n, root in pages.items()}
     for name, title in titles.items():
         if list(titles.values()).count(title) > 1:
             yield f"{name} is not alone with its title {title!r}"

@@ -22,8 +22,10 @@ def broken_copy(folder, tmp_path, serve):
     def make(name, edit):
         copy = tmp_path / "copy"
         (copy / "book").mkdir(parents=True)
-        for path in [*folder.iterdir(), *(folder / "book").iterdir()]:
-            if path != folder / "book":
+        own = [folder / "book", folder / "_live"]  # what is added to; all else is only linked
+        for path in [*folder.iterdir(), *(path for each in own for path in each.glob("*"))]:
+            if path not in own:
+                (copy / path.relative_to(folder)).parent.mkdir(exist_ok=True)
                 (copy / path.relative_to(folder)).symlink_to(path)
         before = (folder / name).read_text(encoding="utf-8")
         after = edit(before)
@@ -31,6 +33,8 @@ def broken_copy(folder, tmp_path, serve):
         (copy / name).unlink()
         (copy / name).write_text(after, encoding="utf-8")
         (copy / "book/heavy.png").write_bytes(bytes(browser.LIMIT))
+        (copy / "_live").mkdir(exist_ok=True)
+        (copy / "_live/heavy.js").write_text("/*" + browser.LIMIT * " " + "*/")
         (copy / "book/script.txt").write_text("1")
         return copy, serve(copy)
 
@@ -44,7 +48,8 @@ def into(place, html):
 
 def without_policy(edit):
     """The same edit on a page whose policy would have stopped the defect."""
-    return lambda text: edit(re.sub(r"<meta[^>]*Content-Security-Policy[^>]*>", "", text, flags=re.I))
+    policy = re.compile("<meta[^>]*Content-Security-Policy[^>]*>", re.I)
+    return lambda text: edit(policy.sub("", text))
 
 
 def both(*edits):
@@ -63,7 +68,7 @@ DEFECTS = {
     "script of another host":
         (into("head", '<script src="https://tracker.example/a.js"></script>'), "other host"),
     "console error":
-        (into("article", "<script>console.error('out of order')</script>"), "console: out of order"),
+        (into("article", "<script>console.error('no order')</script>"), "console: no order"),
     "exception": (into("article", "<script>nothing.at.all()</script>"), "page error: nothing"),
     "picture that is not there":
         (into("article", '<img src="none.png">'), "failed request: book/none.png 404"),
@@ -72,6 +77,9 @@ DEFECTS = {
     "script of a wrong type": (into("head", '<script src="script.txt"></script>'), "MIME type"),
     "against the policy": (both(into("head", POLICY), into("article", FOREIGN)), "policy: img-src"),
     "too heavy": (into("article", '<img src="heavy.png">'), "bytes"),
+    "too heavy by data in a script":
+        (into("article", '<script src="../_live/heavy.js"></script>'), "bytes"),
+    "dead figure": (into("article", '<div class="gencore-live" id="d"></div>'), "live: d is not"),
     "too wide": (into("article", WIDE), "px too wide"),
     "too wide, and it tells whom": (into("article", WIDE), "overflow: #wide"),
     "cut off": (into("article", "<style>html, body { overflow-x: hidden }</style>" + WIDE),
@@ -84,7 +92,8 @@ DEFECTS = {
         (into("head", "<style>body { background: #222 !important }</style>"), "on dark ground"),
     "no alt text": (into("article", '<img src="../_static/file.png">'), "axe image-alt"),
     "low contrast":
-        (into("article", '<p style="color: #999; background: #aaa">grey</p>'), "axe color-contrast"),
+        (into("article", '<p style="color: #999; background: #aaa">low</p>'),
+         "axe color-contrast"),
     "nameless button": (into("article", "<button></button>"), "axe button-name"),
     "skipped heading": (into("article", "<h6>deep</h6>"), "axe heading-order"),
 }  # fmt: skip
@@ -101,6 +110,7 @@ def test_a_defect_is_found(name, tab, broken_copy, maths):
     edit, said = DEFECTS[name]
     copy, address = broken_copy(FRONT, without_policy(edit))
     visit = tab(folder=copy, address=address)
+    visit.patience = 3000
     found = complaints(visit, FRONT, maths(FRONT), axe=said.startswith("axe"))
     assert any(said in line for line in found), found
 
@@ -113,7 +123,7 @@ def test_a_wrong_formula_is_found(formula, said, tab, broken_copy, maths):
     edit = into("article", f'<p><span id="f" class="math">{formula}</span></p>')
     visit = tab(**dict(zip(("folder", "address"), broken_copy(MATHS, edit), strict=True)))
     found = complaints(visit, MATHS, maths(MATHS) + 1, axe=False)
-    assert [line for line in found if line.startswith(said)] and "not there" not in str(found), found
+    assert any(line.startswith(said) for line in found), found
 
 
 def test_a_formula_that_stays_source_is_found(tab, broken_copy, maths):

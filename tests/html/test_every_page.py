@@ -18,7 +18,8 @@ def test_page(name, scheme, tab, maths, fail_with):
     visits = {mode: tab(WIDTHS[mode][0], mode, scheme).start(name) for mode in WIDTHS}
     for turn in (0, 1):
         for mode, visit in visits.items():
-            visit.page.set_viewport_size({"width": WIDTHS[mode][turn], "height": 800})
+            if turn:
+                visit.resize(WIDTHS[mode][turn])
             visit.settle(formulas)
             if scheme == "http":  # accessibility does not depend on where a page comes from
                 visit.axe_start(again=bool(turn))

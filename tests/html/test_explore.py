@@ -344,7 +344,7 @@ def test_a_notebooks_output_lives_alone_in_a_sandbox(tab, tmp_path, serve, figur
     outputs = ["".join(data["text/html"]) for data in refresh_figures.live_outputs(notebook)]
     output = next(page for page in outputs if f'data-figure="{figure}"' in page)
     frame = f'<iframe sandbox="allow-scripts" width="700" height="700" srcdoc="{html.escape(output)}"></iframe>'
-    (tmp_path / "index.html").write_text(f"<!doctype html><link rel=icon href="data:,"><title>out</title>{frame}", encoding="utf-8")
+    (tmp_path / "index.html").write_text(f"<!doctype html><link rel=icon href='data:,'><title>out</title>{frame}", encoding="utf-8")
     opened = tab(folder=tmp_path, address=serve(tmp_path)).open("index.html", maths=0)
     inside = opened.page.frame_locator("iframe")
     inside.locator(".gencore-live[data-mounted] .reading:not(:empty)").wait_for()

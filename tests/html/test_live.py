@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from page_checks import parse
 from PIL import Image
 
-WAIT = "n => document.querySelectorAll('.gencore-live[data-mounted]').length === n"
 NARROW = """() => [...document.querySelectorAll('.gencore-live, .gencore-live *')]
   .filter(n => n.checkVisibility() && n.getBoundingClientRect().width > 1
           && n.getBoundingClientRect().right > innerWidth + 1)
-  .map(n => `${n.closest('.gencore-live').id}: ${n.localName}.${n.getAttribute('class')} is too wide`)"""
+  .map(n => `${n.closest('.gencore-live').id}: ${n.localName}.${n.className} sticks out`)"""
 
 
 @pytest.fixture(scope="session")
@@ -22,22 +22,25 @@ def live(whole):
     return {name: nodes for name, nodes in found.items() if nodes}
 
 
-def blank(node):
-    """Whether a figure has no picture of its own, or one without a motif."""
-    sources = [image.get("src", "") for image in node.all("img")]
-    inlined = [src for src in sources if src.startswith("data:image/")]
-    if not inlined:
+def blank(node, folder):
+    """Whether the first picture of a figure in a page of this folder is missing, or one colour."""
+    src = next((image.get("src", "") for image in node.all("img")), "")
+    if src.startswith("data:image/"):
+        file = io.BytesIO(base64.b64decode(src.partition(",")[2]))
+    elif src and (folder / src).is_file():
+        file = folder / src
+    else:
         return True
-    data = base64.b64decode(inlined[0].partition(",")[2])
-    return np.asarray(Image.open(io.BytesIO(data)).convert("L")).std() < 5
+    return np.asarray(Image.open(file).convert("L")).std() < 5
 
 
 def test_there_are_live_figures(live):
     assert live
 
 
-def test_first_picture_stands_in_the_page(live):
-    assert not [(name, node.get("id")) for name in live for node in live[name] if blank(node)]
+def test_first_picture_stands_in_the_page(live, folder):
+    found = [(name, node) for name in live for node in live[name]]
+    assert not [str(node) for name, node in found if blank(node, (folder / name).parent)]
 
 
 def test_each_is_named_and_the_page_has_one_module(live, whole):
@@ -69,13 +72,11 @@ def test_each_mounts_with_named_controls(live, tab, maths, scheme, fail_with):
     for name, nodes in live.items():
         visit = tab(320, scheme=scheme).open(name, maths(name))
         page = visit.page
-        for each in page.locator(".gencore-live").all():
-            each.scroll_into_view_if_needed()  # a figure may wait until it is near
-        page.wait_for_function(WAIT, arg=len(nodes))
+        assert page.locator(".gencore-live[data-mounted]").count() == len(nodes), name
         found = visit.trouble() + visit.overflow() + page.evaluate(NARROW)
         for each in page.locator(".gencore-live").all():
-            reachable = each.locator("button, input, select, [tabindex='0']").locator("visible=true")
-            if not reachable.count():
+            handles = each.locator(":is(button, input, select, [tabindex='0']):visible")
+            if not handles.count():
                 found.append(f"{each.get_attribute('id')} has nothing to take hold of")
         ids = Counter(page.evaluate("[...document.querySelectorAll('[id]')].map(n => n.id)"))
         found += [f"the id {i!r} stands {n} times" for i, n in ids.items() if n > 1]
@@ -84,15 +85,17 @@ def test_each_mounts_with_named_controls(live, tab, maths, scheme, fail_with):
     fail_with(complaints)
 
 
-def test_a_blank_or_missing_picture_is_found():
-    from page_checks import parse
+def test_a_blank_or_missing_picture_is_found(tmp_path):
+    def figure(src):
+        return parse(f'<div><img src="{src}"></div>')
 
-    def figure(image):
+    def inlined(image):
         data = io.BytesIO()
         image.save(data, "png")
-        src = base64.b64encode(data.getvalue()).decode()
-        return parse(f'<div><img src="data:image/png;base64,{src}"></div>')
+        return figure("data:image/png;base64," + base64.b64encode(data.getvalue()).decode())
 
-    assert blank(parse("<div></div>")) and blank(parse('<div><img src="a.png"></div>'))
-    assert blank(figure(Image.new("L", (8, 8), 200)))
-    assert not blank(figure(Image.linear_gradient("L")))
+    Image.linear_gradient("L").save(tmp_path / "there.png")
+    assert blank(parse("<div></div>"), tmp_path) and blank(figure("none.png"), tmp_path)
+    assert blank(inlined(Image.new("L", (8, 8), 200)), tmp_path)
+    assert not blank(inlined(Image.linear_gradient("L")), tmp_path)
+    assert not blank(figure("there.png"), tmp_path)

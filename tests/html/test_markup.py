@@ -5,6 +5,7 @@ import re
 import page_checks
 import pytest
 from notebook_files import ROOT
+from page_checks import alts, figures, frame, headings, links_out, loads_out
 
 
 @pytest.mark.parametrize("check", page_checks.PAGE, ids=lambda check: check.__name__)
@@ -36,47 +37,47 @@ def defect(check, body, head="<title>A page</title>", lang="en"):
 
 WELL = "A row of ten handwritten digits"
 HEALTHY = [
-    (page_checks.frame, '<p id="a"></p><p id="b"></p>'),
-    (page_checks.headings, "<h1>1</h1><h2>2</h2><h3>3</h3><h2>2</h2>"),
-    (page_checks.alts, f'<img src="a.png" alt="{WELL}"><a href="i.html"><img src="l.svg" alt="">Book</a>'),
+    (frame, '<p id="a"></p><p id="b"></p>'),
+    (headings, "<h1>1</h1><h2>2</h2><h3>3</h3><h2>2</h2>"),
+    (alts, f'<img src="a.png" alt="{WELL}"><a href="i.html"><img src="l.svg" alt="">Book</a>'),
     (
-        page_checks.figures,
+        figures,
         f'<figure><div class="cell_output"><img alt="{WELL}"></div><figcaption><span '
         'class="caption-number">Fig. 1</span><span class="caption-text">What is to be seen</span>'
         "</figcaption></figure>",
     ),
-    (page_checks.links_out, '<article><a href="https://a.org">a</a> <a href="b.html">b</a></article>'),
-    (page_checks.loads_out, '<a href="https://a.org">a</a><img src="a.png"><img src="data:,x">'),
+    (links_out, '<article><a href="https://a.org">a</a> <a href="b.html">b</a></article>'),
+    (loads_out, '<a href="https://a.org">a</a><img src="a.png"><img src="data:,x">'),
 ]
 DEFECTS = [
-    (page_checks.frame, '<p id="a"></p><p id="a"></p>', "'a' stands 2 times"),
-    (page_checks.headings, "<h2>2</h2>", "0 headings of level 1"),
-    (page_checks.headings, "<h1>1</h1><h1>2</h1>", "2 headings of level 1"),
-    (page_checks.headings, "<h1>1</h1><h3>Deep</h3>", "from level 1 to 3"),
-    (page_checks.alts, '<img src="a.png">', "0 characters"),
-    (page_checks.alts, '<img src="a.png" alt="">', "0 characters"),
-    (page_checks.alts, '<a href="#"><img src="a.png" alt=""></a>', "0 characters"),
-    (page_checks.alts, f'<img src="a.png" alt="{"long " * 40}">', "199 characters"),
-    (page_checks.alts, '<img src="x.png" alt="../_images/front-page.png">', "file name"),
-    (page_checks.alts, f'<img src="x.png" alt="{"0f" * 20}">', "file name"),
-    (page_checks.alts, '<img src="latent-plane-of-digits.png" alt="latent-plane-of-digits">', "file name"),
-    (page_checks.alts, f'<img alt="{WELL}"><img alt="{WELL}">', "not unique"),
-    (page_checks.figures, '<div class="cell_output"><img></div>', "no number"),
-    (page_checks.figures, '<figure><div class="gencore-live"></div></figure>', "no number"),
+    (frame, '<p id="a"></p><p id="a"></p>', "'a' stands 2 times"),
+    (headings, "<h2>2</h2>", "0 headings of level 1"),
+    (headings, "<h1>1</h1><h1>2</h1>", "2 headings of level 1"),
+    (headings, "<h1>1</h1><h3>Deep</h3>", "from level 1 to 3"),
+    (alts, '<img src="a.png">', "0 characters"),
+    (alts, '<img src="a.png" alt="">', "0 characters"),
+    (alts, '<a href="#"><img src="a.png" alt=""></a>', "0 characters"),
+    (alts, f'<img src="a.png" alt="{"long " * 40}">', "199 characters"),
+    (alts, '<img src="x.png" alt="../_images/front-page.png">', "file name"),
+    (alts, f'<img src="x.png" alt="{"0f" * 20}">', "file name"),
+    (alts, '<img src="latent-plane-of-digits.png" alt="latent-plane-of-digits">', "file name"),
+    (alts, f'<img alt="{WELL}"><img alt="{WELL}">', "not unique"),
+    (figures, '<div class="cell_output"><img></div>', "no number"),
+    (figures, '<figure><div class="gencore-live"></div></figure>', "no number"),
     (
-        page_checks.figures,
+        figures,
         '<figure><div class="gencore-live"></div><figcaption><span class="caption-number">Fig. 1'
         "</span></figcaption></figure>",
         "no caption",
     ),
-    (page_checks.links_out, '<a href="http://a.org">a</a>', "not https"),
-    (page_checks.links_out, f"<article>{2 * '<a href=https://a.org>a</a>'}</article>", "linked 2 times"),
-    (page_checks.loads_out, '<img src="https://a.org/a.png">', "loads https://a.org"),
-    (page_checks.loads_out, '<script src="//a.org/a.js"></script>', "loads //a.org"),
-    (page_checks.loads_out, '<link rel="preconnect" href="https://a.org">', "loads https://a.org"),
-    (page_checks.loads_out, '<img srcset="a.png 1x, https://a.org/b.png 2x">', "loads https://a.org"),
-    (page_checks.loads_out, '<p style="background: url(https://a.org/b.png)">', "loads https://a.org"),
-    (page_checks.loads_out, '<style>@import "https://a.org/a.css";</style>', "loads https://a.org"),
+    (links_out, '<a href="http://a.org">a</a>', "not https"),
+    (links_out, f"<article>{2 * '<a href=https://a.org>a</a>'}</article>", "linked 2 times"),
+    (loads_out, '<img src="https://a.org/a.png">', "loads https://a.org"),
+    (loads_out, '<script src="//a.org/a.js"></script>', "loads //a.org"),
+    (loads_out, '<link rel="preconnect" href="https://a.org">', "loads https://a.org"),
+    (loads_out, '<img srcset="a.png 1x, https://a.org/b.png 2x">', "loads https://a.org"),
+    (loads_out, '<p style="background: url(https://a.org/b.png)">', "loads https://a.org"),
+    (loads_out, '<style>@import "https://a.org/a.css";</style>', "loads https://a.org"),
 ]
 
 
@@ -85,25 +86,30 @@ def test_nothing_is_said_of_a_good_page(check, body):
     assert defect(check, body) == []
 
 
-@pytest.mark.parametrize("check, body, said", DEFECTS, ids=[f"{c.__name__}-{s}" for c, _, s in DEFECTS])
+NAMES = [f"{check.__name__}-{said}" for check, _, said in DEFECTS]
+
+
+@pytest.mark.parametrize("check, body, said", DEFECTS, ids=NAMES)
 def test_a_defect_is_found(check, body, said):
     found = defect(check, body)
     assert len(found) >= 1 and said in found[0]
 
 
 def test_a_page_without_language_or_title_is_found():
-    assert "lang is ''" in defect(page_checks.frame, "", lang="")[0]
-    assert "0 titles" in defect(page_checks.frame, "", head="")[0]
-    assert "titles: ['']" in defect(page_checks.frame, "", head="<title></title>")[0]
+    assert "lang is ''" in defect(frame, "", lang="")[0]
+    assert "0 titles" in defect(frame, "", head="")[0]
+    assert "titles: ['']" in defect(frame, "", head="<title></title>")[0]
 
 
 @pytest.mark.parametrize(
     "body, said",
     [('<a href="none.html">a</a>', "leads to no file"), ('<a href="#none">a</a>', "no such anchor"),
-     ('<a href="b.html#none">a</a>', "no such anchor"), ('<img src="none.png">', "leads to no file"),
+     ('<a href="b.html#none">a</a>', "no such anchor"), ('<img src="no.png">', "leads to no file"),
+     ('<script data-src="none.js"></script>', "leads to no file"),
      ('<a href="sub">a</a>', "leads to no file"), ('<a href="../b.html">a</a>', "leads to no file"),
      ('<a href="/b.html">a</a>', "starts at the root"), ('<a href="//a.org">a</a>', "bad address"),
-     ('<a href="javascript:go()">a</a>', "bad address"), ('<img srcset="b.html 1x, no.png 2x">', "no"),
+     ('<a href="javascript:go()">a</a>', "bad address"),
+     ('<img srcset="b.html 1x, no.png 2x">', "leads to no file"),
      ('<p style="background: url(none.png)">', "leads to no file"),
      ('<meta http-equiv="refresh" content="0; url=none.html">', "leads to no file"),
      ('<svg><use href="#none"></use></svg>', "no such anchor"),

@@ -72,6 +72,9 @@ def test_contents_open_by_keyboard_on_a_phone(tab):
     assert any(is_chapter(stop) and stop["seen"] for stop in focused(page)), link
 
 
+SWITCH = "button:is(.theme-switch-button, .theme-switch):visible"
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_theme_switch(tab, scheme):
     visit = tab(mode="light", scheme=scheme).open(CHAPTER)
@@ -79,11 +82,11 @@ def test_theme_switch(tab, scheme):
     colour = "getComputedStyle(document.body).backgroundColor"
     seen = {(page.evaluate(theme), page.evaluate(colour))}
     for _ in range(3):
-        page.locator("button.theme-switch-button:visible, button.theme-switch:visible").first.click()
+        page.locator(SWITCH).first.click()
         seen.add((page.evaluate(theme), page.evaluate(colour)))
     assert {name for name, _ in seen} == {"light", "dark"} and len(seen) == 2
     while page.evaluate(theme) != "dark":
-        page.locator("button.theme-switch-button:visible, button.theme-switch:visible").first.click()
+        page.locator(SWITCH).first.click()
     visit.open(FRONT)
     assert page.evaluate(theme) == "dark", "the choice is forgotten on the next page"
     assert not visit.trouble()
@@ -124,8 +127,8 @@ def test_search_says_when_there_is_nothing(tab):
     page.get_by_text("did not match any documents").wait_for()
 
 
-ON_PAPER = """() => [...document.querySelectorAll('nav, dialog, [role=navigation], [role=search], ' +
-    'button, input, select, .bd-sidebar-primary, .bd-sidebar-secondary, .skip-link')]
+ON_PAPER = """() => [...document.querySelectorAll(`nav, dialog, [role=navigation], [role=search],
+    button, input, select, .bd-sidebar-primary, .bd-sidebar-secondary, .skip-link`)]
   .filter(node => node.checkVisibility({visibilityProperty: true, opacityProperty: true})
           && node.getBoundingClientRect().height > 1)
   .map(node => `${node.localName}.${node.className} is of no use on paper`)"""
@@ -145,6 +148,12 @@ def test_fits_when_enlarged_and_on_paper(name, tab, maths, fail_with):
     fail_with(f"{name} | {line}" for line in found)
 
 
+# A closed box (<details>) opens without scripts, too.
+OPEN_BOXES = "() => document.querySelectorAll('details').forEach(box => { box.open = true })"
+HIDDEN = """() => [...document.querySelectorAll('article :is(p, li, table, pre, img, h1, h2, h3)')]
+  .filter(n => (n.localName === 'img' || n.textContent.trim()) && !n.closest('summary')
+          && !n.checkVisibility({visibilityProperty: true}))
+  .map(n => `hidden: ${n.localName} ${n.textContent.trim().slice(0, 60)}`)"""
 DECODED = "i => i.decode().then(() => i.naturalWidth > 0, () => false)"
 
 
@@ -157,8 +166,8 @@ def test_reads_without_javascript(name, tab, whole, fail_with):
     for title in whole[name].all("h1", "h2"):
         if title.text().strip().rstrip("#") not in text:
             complaints.append(f"not shown: {title.text()!r}")
-    hidden = visit.page.locator("article p:not(:visible), article img:not(:visible)")
-    complaints += [f"hidden: {node.inner_text()[:60]!r}" for node in hidden.all()]
+    visit.page.evaluate(OPEN_BOXES)
+    complaints += visit.page.evaluate(HIDDEN)
     for image in visit.page.locator("article img:visible").all():
         image.scroll_into_view_if_needed()
         if not image.evaluate(DECODED):

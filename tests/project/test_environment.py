@@ -21,7 +21,6 @@ IMPORTS = {
     "scikit-learn": "sklearn",
     "pillow": "PIL",
 }  # distributions whose module has another name
-LATER = {"ipywidgets", "anywidget"}  # for live figures
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -54,7 +53,7 @@ def test_dependencies_are_those_that_are_imported():
     # Offered where they are there: show.numbers glues with myst_nb and IPython, neither is needed.
     third -= {"IPython", "myst_nb"}
     names = {Requirement(line).name for line in PROJECT["dependencies"]}
-    assert third == {IMPORTS.get(name, name) for name in names} - LATER
+    assert third == {IMPORTS.get(name, name) for name in names}
 
 
 def lock_problems(text):

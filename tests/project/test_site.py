@@ -74,14 +74,18 @@ def facts(page):
 def test_every_page_has_one_policy_before_anything_else(pages):
     for name, page in pages.items():
         assert len(meta(page, "Content-Security-Policy")) == 1, name
-        first = [e for e in page.elements if e.tag in ("link", "script", "style", "img", "meta")][:2]
+        first = [e for e in page.elements if e.tag in ("link", "script", "style", "img", "meta")][
+            :2
+        ]
         assert "charset" in first[0].attributes, name
         assert first[1].attributes.get("http-equiv") == "Content-Security-Policy", name
 
 
 def test_policy_allows_the_pages_own_scripts_and_no_other(pages):
     for name, page in pages.items():
-        rules = dict(rule.split(" ", 1) for rule in meta(page, "Content-Security-Policy")[0].split("; "))
+        rules = dict(
+            rule.split(" ", 1) for rule in meta(page, "Content-Security-Policy")[0].split("; ")
+        )
         assert rules["default-src"] == rules["object-src"] == rules["base-uri"] == "'none'"
         assert not re.search(r"unsafe|https?:|\*|data:|blob:", rules["script-src"]), name
         hashes = set(re.findall(r"'sha256-([^']+)'", rules["script-src"]))
@@ -98,7 +102,9 @@ def test_nothing_is_there_that_the_policy_forbids(pages):
     }
 
 
-SAFE = "<html><head><meta charset='utf-8'><script>theme()</script></head><body><article>{}</article>"
+SAFE = (
+    "<html><head><meta charset='utf-8'><script>theme()</script></head><body><article>{}</article>"
+)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +136,18 @@ def test_a_live_figures_module_and_weights_are_let_through():
 
 def test_an_injected_script_is_blocked(folder, tmp_path):
     """In Chromium, from a file: a script that comes into a page after the build does not run."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not program:
         pytest.skip("Chromium was not found: the policy was not tried in a browser.")
     from playwright.sync_api import sync_playwright
 
     text = (folder / "book/results.html").read_text("utf-8")
-    inline, late = "<script>document.title = 'stolen'</script>", "<img src=x onerror=\"document.title='x'\">"
+    inline, late = (
+        "<script>document.title = 'stolen'</script>",
+        "<img src=x onerror=\"document.title='x'\">",
+    )
     own = "<script>document.documentElement.dataset.mine = 1</script>"
     page = markup.Page(text.replace("</body>", f"{inline}{late}</body>"))
     copy = tmp_path / "page.html"
@@ -151,7 +162,10 @@ def test_an_injected_script_is_blocked(folder, tmp_path):
         tab.on("console", lambda message: said.append(message.text))
         tab.goto(copy.as_uri())
         assert tab.title().startswith("Results")
-        assert len([text for text in said if "Content Security Policy" in text and "inline" in text]) >= 2
+        assert (
+            len([text for text in said if "Content Security Policy" in text and "inline" in text])
+            >= 2
+        )
         tab.goto(sealed.as_uri())
         assert tab.evaluate("document.documentElement.dataset.mine") == "1"
         browser.close()
@@ -219,7 +233,9 @@ def published(texts):
 def test_addresses_are_those_of_the_repository(folder, pages, texts):
     base = published(texts)
     canonical = {
-        name: [e.attributes["href"] for e in page.all("link") if e.attributes.get("rel") == "canonical"]
+        name: [
+            e.attributes["href"] for e in page.all("link") if e.attributes.get("rel") == "canonical"
+        ]
         for name, page in pages.items()
     }
     if base:
@@ -307,9 +323,20 @@ def small(tmp_path_factory):
 
     def build(repository=stamp_repository.PLACEHOLDER, name="fig-live-1", builder="html"):
         source = tmp_path_factory.mktemp("small")
-        title = {"cell_type": "markdown", "id": "t", "metadata": {}, "source": [
-            "# Chapter\n\nBoth {numref}`fig-live-1` and {numref}`fig-live-2` are to be found in it."]}
-        notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": LANGUAGE, "cells": [title, cell(1), cell(2)]}
+        title = {
+            "cell_type": "markdown",
+            "id": "t",
+            "metadata": {},
+            "source": [
+                "# Chapter\n\nBoth {numref}`fig-live-1` and {numref}`fig-live-2` are to be found in it."
+            ],
+        }
+        notebook = {
+            "nbformat": 4,
+            "nbformat_minor": 5,
+            "metadata": LANGUAGE,
+            "cells": [title, cell(1), cell(2)],
+        }
         (source / "chapter.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
         (source / "intro.md").write_text(INTRO.replace("NAME", name), encoding="utf-8")
         settings = {"ext": str(ROOT / "book/ext"), "templates": str(ROOT / "book/templates")}
@@ -341,7 +368,9 @@ def test_live_figures_are_numbered_and_share_their_files(unpublished):
     assert 'id="fig-live-2"' in chapter and 'id="fig-here"' in front
     assert "<em>caption</em>" in front and "math" in chapter.partition("caption-text")[2]
     assert chapter.count('<span class="std std-numref">Fig. ') == 2
-    assert set(re.findall(r'data-src="(\S+?)"', front)) <= set(re.findall(r'data-src="(\S+?)"', chapter))
+    assert set(re.findall(r'data-src="(\S+?)"', front)) <= set(
+        re.findall(r'data-src="(\S+?)"', chapter)
+    )
     assert len(list((out / "_live").glob("*.js"))) == 2
 
 
@@ -358,7 +387,9 @@ def test_other_builders_get_the_caption(small):
 def test_an_unpublished_book_names_no_address(unpublished):
     out = unpublished[0]
     for path in markup.pages(out):
-        assert "canonical" not in path.read_text("utf-8") and "og:url" not in path.read_text("utf-8")
+        assert "canonical" not in path.read_text("utf-8") and "og:url" not in path.read_text(
+            "utf-8"
+        )
         assert "github" not in path.read_text("utf-8"), path.name
     assert not (out / "sitemap.xml").exists()
     assert "Sitemap" not in (out / "robots.txt").read_text()
@@ -370,7 +401,9 @@ def test_a_published_book_names_its_own(small):
     out, said = small(repository=FORK)
     assert "WARNING" not in said
     page = markup.Page((out / "chapter.html").read_text("utf-8"))
-    links = [e.attributes["href"] for e in page.all("link") if e.attributes.get("rel") == "canonical"]
+    links = [
+        e.attributes["href"] for e in page.all("link") if e.attributes.get("rel") == "canonical"
+    ]
     assert links == meta(page, "og:url") == [f"{PAGES}chapter.html"]
     assert meta(page, "og:image") == [f"{PAGES}_static/social.png"]
     assert facts(page)["url"] == f"{PAGES}chapter.html" and facts(page)["isPartOf"]["url"] == PAGES
@@ -395,13 +428,17 @@ def test_ids_are_made_unique():
 
 @pytest.mark.parametrize("lazy", [True, False])
 def test_weights_outside_the_page_are_the_same(lazy, tmp_path):
-    html = figure(weights="<\\/é\"".replace('"', "") * 1500, png=base64.b64encode(bytes(6000)).decode())
+    html = figure(
+        weights='<\\/é"'.replace('"', "") * 1500, png=base64.b64encode(bytes(6000)).decode()
+    )
     page = markup.Page(live.outside(html, tmp_path, "../", lazy))
     holder = next(e for e in page.all("script") if e.attributes.get("type") == "application/json")
     source = holder.attributes.get("data-src") or page.all("script")[1].attributes["src"]
     assert source.startswith("../_live/") and holder.content == ""
     code = (tmp_path / source.removeprefix("../")).read_text("utf-8")
-    value = code.removeprefix(live.FILL.partition("{}")[0]).removesuffix(live.FILL.partition("{}")[2])
+    value = code.removeprefix(live.FILL.partition("{}")[0]).removesuffix(
+        live.FILL.partition("{}")[2]
+    )
     assert json.loads(value) == re.search(r"json\">(.*?)</script>", html)[1]
     picture = page.all("img")[0].attributes["src"]
     assert (tmp_path / picture.removeprefix("../")).read_bytes() == bytes(6000)
@@ -443,7 +480,9 @@ def test_static_files_are_those_in_use(folder):
 def test_pictures_keep_their_place_and_wait_their_turn(pages):
     for name, page in pages.items():
         images = [e.attributes for e in page.all("img") if "article" in e.inside]
-        assert all("width" in a and "height" in a for a in images if a["src"].endswith(".png")), name
+        assert all("width" in a and "height" in a for a in images if a["src"].endswith(".png")), (
+            name
+        )
         assert all(a.get("loading") == "lazy" for a in images[1:]), name
         assert not images or images[0].get("loading") != "lazy", name
 
@@ -512,7 +551,9 @@ def test_server_behaves_like_github_pages(folder, tmp_path):
     server, address = lighthouse.serve(folder)
     open_ = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
     try:
-        request = urllib.request.Request(f"{address}book/intro.html", headers={"Accept-Encoding": "gzip"})
+        request = urllib.request.Request(
+            f"{address}book/intro.html", headers={"Accept-Encoding": "gzip"}
+        )
         with open_(request) as answer:
             assert answer.headers["Content-Encoding"] == "gzip"
             assert answer.headers["Cache-Control"] == "max-age=600"
