@@ -572,3 +572,14 @@ def test_server_behaves_like_github_pages(folder, tmp_path):
 def test_lighthouse_medians_and_bar():
     runs = [{"performance": p, "failed": f} for p, f in ((90, ["a"]), (99, []), (97, ["b"]))]
     assert lighthouse.median(runs) == {"performance": 97, "failed": ["a", "b"]}
+
+
+# ---------------------------------------------------------------- the record of Lighthouse
+
+
+def test_lighthouse_measured_what_the_book_promises():
+    record = json.loads((ROOT / "book/quality.json").read_text(encoding="utf-8"))
+    devices = {f"{page} {device}" for page in lighthouse.PAGES for device in ("mobile", "desktop")}
+    assert set(record["medians"]) == devices and record["runs"] >= 3
+    for median in record["medians"].values():
+        assert all(median[category] >= lighthouse.BAR for category in lighthouse.CATEGORIES)
