@@ -1,4 +1,4 @@
-"""What every live figure owes its reader, whatever it shows; test_explore.py tests each one."""
+"""What every live figure owes its reader, whatever it shows; test_figures.py tests each one."""
 
 import base64
 import io
