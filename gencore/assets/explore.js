@@ -148,12 +148,12 @@ function canvas(root, name) {
   return node;
 }
 
-/** Show pixels in [0, 1] of shape [C, H, W] (C is 1 or 3) on a canvas, and say what they are. */
+/** Show pixels in [0, 1] of shape [C, H, W] (C is 1 or 3) on a canvas, which rounds, and say what they are. */
 function paint(node, { data, shape: [channels, height, width] }, label) {
   if (node.width !== width || node.height !== height) Object.assign(node, { width, height });
   const context = node.getContext("2d"), image = context.createImageData(width, height), n = width * height;
   for (let i = 0; i < n; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = 255 * data[(channels === 3 ? c * n : 0) + i] + 0.5;
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = 255 * data[(channels === 3 ? c * n : 0) + i];
     image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);

@@ -350,3 +350,15 @@ def test_a_notebooks_output_lives_alone_in_a_sandbox(tab, tmp_path, serve, figur
     inside.locator(".gencore-live[data-mounted] .reading:not(:empty)").wait_for()
     assert inside.locator("canvas").count() >= 1
     assert not opened.trouble()
+
+
+def test_the_canvas_shows_the_pixels_as_python_does(tab):
+    """The test image, byte for byte, after the figure has painted it."""
+    hand = Hand(tab, WHERE["latent"], "latent")
+    grey = """name => {
+      const node = document.querySelector(`#${name} [data-name=x] canvas`)
+      return Array.from(node.getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 === 0)
+    }"""
+    spec = next(s for (c, _), s in SPECS.items() if c == WHERE["latent"] and s["figure"] == "latent")
+    wanted = np.frombuffer(embed.raw(spec["examples"]["u8"]), np.uint8)[:784]
+    np.testing.assert_array_equal(np.array(hand.page.evaluate(grey, hand.name)), wanted)
