@@ -46,6 +46,7 @@ class Training(ui.VBox):
 
     @property
     def running(self):
+        """Whether a training goes on at this moment."""
         return self.thread is not None and self.thread.is_alive()
 
     def start(self):

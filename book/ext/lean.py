@@ -38,7 +38,7 @@ INLINE = {  # beginning of an inline script -> what it is for, or None if nothin
 }
 UNUSED = [  # in _static, once the pages are lean
     "vendor", "locales", "scripts/*.map", "styles", "images/logo_*", "*webpack-macros.html",
-    "scripts/fontawesome.js*", "sphinx-thebe.*", "front.png", "page.png", "basic.css",
+    "scripts/fontawesome.js*", "sphinx-thebe.*", "page.png", "basic.css",
     "pygments.css", "copybutton.css", "togglebutton.css", "mystnb.*.css", "sphinx-design.min.css",
     "book.css", "copybutton_funcs.js",
 ]  # fmt: skip

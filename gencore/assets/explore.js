@@ -450,7 +450,7 @@ function draw(root, spec, change) {
   const finish = () => { own = digit(); change({ pixels: own, example: -1 }); };
   const wipe = () => pen.clearRect(0, 0, 280, 280);
   function begin(at) {
-    if (!own) wipe();
+    if (state.pixels !== own) wipe(); // what is shown was not drawn here
     place = at; line(at);
   }
   function line(to) {
@@ -499,7 +499,6 @@ function draw(root, spec, change) {
   root.querySelector(".controls").append(make("div", { class: "buttons" },
     button("Clear", () => { wipe(); finish(); }), button("Next test image", () => {
       const next = (state.example + 1) % images.count;
-      own = null;
       change({ example: next, pixels: Array.from(imageAt(images, next).data, (v) => Math.round(255 * v)) });
     })));
   const say = reading(root);
@@ -516,7 +515,8 @@ function draw(root, spec, change) {
       context.fillRect(x - 1, y(m + reach), 2, Math.max(1, y(m - reach) - y(m + reach)));
       context.beginPath(); context.arc(x, y(m), 2.2, 0, 7); context.fill();
     });
-    node.setAttribute("aria-label", `Code of ${mu.length} numbers: ${mu.map((m) => text(m, 1)).join(", ")}.`);
+    const said = mu.map((m, i) => `${text(m, 1)} ± ${text(2 * deviation[i], 1)}`).join(", ");
+    node.setAttribute("aria-label", `Code of ${mu.length} numbers: ${said}.`);
   }
 
   function drawPad() {

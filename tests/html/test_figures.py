@@ -217,6 +217,26 @@ class Hand:
         return self.node.locator(selector).first.input_value()
 
 
+def values(hand):
+    """What the sliders of a figure are at."""
+    return hand.node.locator("input[type=range]").evaluate_all("all => all.map(n => Number(n.value))")
+
+
+def pixels(hand, name):
+    """Red of every pixel of a canvas, row by row."""
+    js = """([figure, name]) => {
+      const node = document.querySelector(`#${figure} [data-name="${name}"] canvas`)
+      const all = node.getContext('2d').getImageData(0, 0, node.width, node.height).data
+      return [node.height, Array.from(all).filter((_, i) => i % 4 === 0)]
+    }"""
+    height, red = hand.page.evaluate(js, [hand.name, name])
+    return np.array(red).reshape(height, -1)
+
+
+def spec_of(figure, chapter=None):
+    return next(s for (c, _), s in SPECS.items() if s["figure"] == figure and chapter in (None, c))
+
+
 WHERE = {spec["figure"]: chapter for (chapter, _), spec in SPECS.items()}
 PLACES = {  # of each figure: what a mouse or a finger takes hold of, and what keys move
     "latent": (".plane canvas", "input[type=range]", ("ArrowRight", "ArrowRight")),
@@ -263,12 +283,12 @@ def test_every_control_does_something(tab, figure):
 
 def test_the_plane_goes_where_the_finger_is(tab):
     hand = Hand(tab, WHERE["latent"], "latent")
-    hand.drag(".plane canvas", end=(0.5, 0.5))
+    hand.drag(".plane canvas", end=(0.75, 0.125))  # to the right, and further up
     spec = next(s for (c, _), s in SPECS.items() if c == WHERE["latent"] and s["figure"] == "latent")
-    middle, axes = spec["models"][0]["middle"], spec["models"][0]["axes"]
-    sliders = hand.node.locator("input[type=range]")
+    model = spec["models"][0]
     hand.page.wait_for_timeout(100)
-    assert [float(sliders.nth(a).input_value()) for a in axes] == pytest.approx([middle[a] for a in axes], abs=0.1)
+    wanted = [model["middle"][a] + share * model["reach"] for a, share in zip(model["axes"], (0.5, 0.75))]
+    assert [values(hand)[a] for a in model["axes"]] == pytest.approx(wanted, abs=0.1)
 
 
 def test_a_figure_says_what_it_shows(tab):
@@ -362,3 +382,100 @@ def test_the_canvas_shows_the_pixels_as_python_does(tab):
     spec = next(s for (c, _), s in SPECS.items() if c == WHERE["latent"] and s["figure"] == "latent")
     wanted = np.frombuffer(embed.raw(spec["examples"]["u8"]), np.uint8)[:784]
     np.testing.assert_array_equal(np.array(hand.page.evaluate(grey, hand.name)), wanted)
+
+
+@pytest.mark.parametrize("chapter", sorted({c for (c, _), s in SPECS.items() if s["figure"] == "latent"}))
+def test_draws_come_from_the_density_that_the_button_names(tab, chapter):
+    hand, model = Hand(tab, chapter, "latent"), spec_of("latent", chapter)["models"][0]
+    hand.page.evaluate("Math.random = () => 0.9")
+    e = np.sqrt(-2 * np.log(0.1)) * np.cos(1.8 * np.pi)  # what every N(0, 1) then is
+    assert hand.changes(hand.node.locator("button").first.click)
+    wanted = np.full(2, e)
+    if "spread" in model:
+        wanted = np.array(model["centre"]) + np.reshape(model["spread"], (2, 2)) @ wanted
+    assert values(hand) == pytest.approx(wanted, abs=0.06)
+
+
+@torch.no_grad()
+def test_a_test_images_code_decodes_to_its_reconstruction_and_is_near_its_like(tab):
+    chapter = WHERE["latent"]
+    hand, spec = Hand(tab, chapter, "latent"), spec_of("latent", chapter)
+    model = spec["models"][0]
+    codes = np.frombuffer(embed.raw(model["codes"]["i8"]), np.int8).astype(float).reshape(-1, model["dim"])
+    codes *= np.frombuffer(embed.raw(model["codes"]["scale"]["f16"]), "<f2").astype(float)
+    labels = np.frombuffer(embed.raw(model["labels"]["u8"]), np.uint8)
+    means = np.frombuffer(embed.raw(model["means"]["f16"]), "<f2").astype(float).reshape(-1, model["dim"])
+    for k in (1, 2, 3):
+        hand.node.get_by_role("button", name="Next test image").click()
+        hand.page.wait_for_timeout(80)
+        hand.node.get_by_role("button", name="Go to its code").click()
+        hand.page.wait_for_timeout(400)
+        np.testing.assert_array_equal(pixels(hand, "z"), pixels(hand, "rec"))
+        near = spec["names"][labels[np.square(codes - means[k]).sum(1).argmin()]]
+        assert f"Nearest test image: {near}." in hand.node.locator("[role=status]").inner_text()
+
+
+def test_paths_are_named_rightly(tab):
+    hand, spec = Hand(tab, WHERE["interpolate"], "interpolate"), spec_of("interpolate")
+    means = np.frombuffer(embed.raw(spec["means"]["f16"]), "<f2").astype(float).reshape(-1, spec["dim"])
+    a, b = (means[spec["state"][key]] for key in "ab")
+    line, arc = np.linalg.norm((a + b) / 2), (np.linalg.norm(a) + np.linalg.norm(b)) / 2
+    said = hand.node.locator("[role=status]").inner_text()
+    assert f"{line:.2f} on the straight line, {arc:.2f} on the sphere" in said
+    decode = runs.get(spec["run"]).model.decode
+    with torch.no_grad():
+        image = 255 * decode(torch.tensor((a + b)[None] / 2, dtype=torch.float32))[0, 0].numpy()
+    assert np.abs(pixels(hand, "line") - image).max() < 2
+
+
+def test_a_film_shows_the_frame_of_its_step(tab):
+    hand, spec = Hand(tab, WHERE["training"], "training"), spec_of("training", WHERE["training"])
+    hand.key("input[type=range]", "Home", *["ArrowRight"] * 9)
+    hand.page.wait_for_timeout(300)
+    film = runs.get(spec["run"]).film["images"][9].numpy()  # (16, C, H, W)
+    board, (_, high, wide) = pixels(hand, "samples"), spec["shape"]
+    for k in range(spec["count"]):
+        y, x = k // spec["columns"] * (high + 1), k % spec["columns"] * (wide + 1)
+        np.testing.assert_array_equal(board[y : y + high, x : x + wide], film[k, 0])
+
+
+@torch.no_grad()
+def test_a_drawn_posterior_is_the_encoders(tab):
+    hand, spec = Hand(tab, WHERE["draw"], "draw"), spec_of("draw")
+    x = torch.tensor(spec["state"]["pixels"]).view(1, 1, 28, 28) / 255
+    for m in spec["models"]:
+        mu, logvar = (part[0].numpy() for part in runs.get(m["run"]).model.encode(x))
+        label = hand.node.locator(f"[data-name=code-{m['dim']}] canvas").get_attribute("aria-label")
+        said = [float(v) for v in re.findall(r"−?\d+\.\d", label.replace("±", " ")) for v in [v.replace("−", "-")]]
+        wanted = np.stack([mu, 2 * np.exp(logvar / 2)], 1).ravel()
+        assert said == pytest.approx(wanted, abs=0.15)
+
+
+def test_the_widgets_face_speaks_with_its_model(module):
+    """anywidget's side of the module, with a model that remembers as the real one does."""
+    spec = spec_of("interpolate")
+    page = refresh_figures.live_outputs(read(ROOT / f"notebooks/{WHERE['interpolate']}.ipynb"))
+    output = next(p for d in page if 'data-figure="interpolate"' in (p := "".join(d["text/html"])))
+    stage = output[output.index('<div class="stage"') : output.index("<script")]
+    talk = """async ([spec, html]) => {
+      const traits = {spec, html, label: "A figure", state: spec.state}, heard = [], saved = []
+      const model = {get: k => traits[k], on: (name, f) => heard.push([name, f]),
+        set: (k, v) => { traits[k] = v }, save_changes: () => saved.push(traits.state)}
+      const el = document.body.appendChild(document.createElement("div"))
+      module.default.render({model, el})
+      const frame = () => new Promise(done => setTimeout(done, 200))
+      const picture = () => el.querySelector("[data-name=line] canvas").toDataURL(), pictures = [picture()]
+      const slider = el.querySelector("input[type=range]")
+      slider.value = 0.2
+      slider.dispatchEvent(new Event("input"))
+      await frame()
+      pictures.push(picture())
+      traits.state = {...traits.state, t: 0.9}
+      for (const [name, f] of heard) if (name === "change:state") f()
+      await frame()
+      pictures.push(picture())
+      return {saved, pictures, slider: slider.value, label: el.firstChild.getAttribute("aria-label")}
+    }"""
+    told = module(talk, [spec, stage])
+    assert told["saved"] == [spec["state"] | {"t": 0.2}]
+    assert len(set(told["pictures"])) == 3 and float(told["slider"]) == 0.9 and told["label"] == "A figure"

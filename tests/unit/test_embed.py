@@ -12,7 +12,7 @@ from small_networks import NETWORKS, network
 from torch import nn
 from torch.nn import functional as F
 
-from gencore import embed, nets
+from gencore import embed, nets, runs
 
 
 def numbers(packed):
@@ -81,6 +81,19 @@ def test_eight_bits_are_taken_where_sixteen_do_not_fit():
     assert list(kinds.values()) == [["f16", "f16"], ["i8", "f16"], ["i8", "i8"]]
     with pytest.raises(ValueError, match="may take 200,000 bytes"):
         embed.network(nn.Linear(600, 400), (600,))
+
+
+@torch.no_grad()
+def test_eight_bits_throughout_would_be_too_few():
+    """Why decoders have 16 bits: a pixel would miss the tolerance of the tests in the browser."""
+    model, z = runs.get("vae-mnist-d2").model, torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    wanted = model.decode(z).flatten(1).numpy()
+    layers = [embed._layer(layer) for layer in embed._flat(model.decoder)] + [{"op": "sigmoid"}]
+    worst = {}
+    for bits, least in ((16, np.inf), (8, 0)):
+        spec = {"layers": [embed._pack(layer, least) for layer in layers]}
+        worst[bits] = max(np.abs(run(spec, code) - image).max() for code, image in zip(z, wanted, strict=True))
+    assert worst[16] < 2e-3 and worst[8] > 2e-2, worst
 
 
 @pytest.mark.parametrize(

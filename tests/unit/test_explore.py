@@ -1,5 +1,6 @@
 """A live figure's HTML is whole, described and repeatable, and shows what the run says."""
 
+import io
 import json
 import re
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gencore import controls, embed, evaluate, explore, runs
 
@@ -106,6 +108,18 @@ def test_the_film_is_the_run(get):
     assert (np.diff(spec["marks"]) > 0).all() and 0 < spec["marks"][0] < spec["marks"][-1] < 100
     assert f"{run.history['kl'][-1]:.3f}" in spec["terms"][-1]
     assert len(spec["terms"]) == len(spec["steps"])
+
+
+def test_the_mark_is_where_the_curve_has_the_step(get):
+    """The first and the last point of the lowest curve are the chart's outermost blue pixels there."""
+    made = explore.training(get("vae-mnist-d2"), count=8)
+    chart = re.search(r'class="chart"[^>]*base64,([^"]+)"', made.html)[1]
+    pixels = np.asarray(Image.open(io.BytesIO(embed.raw(chart))).convert("RGB")).astype(int)
+    low = pixels[int(0.7 * len(pixels)) :]
+    blue = np.abs(low - [0x56, 0x80, 0xFC]).sum(2) < 40
+    columns = np.flatnonzero(blue.any(0)) / pixels.shape[1] * 100
+    marks = made.spec["marks"]
+    assert [columns[0], columns[-1]] == pytest.approx([marks[0], marks[-1]], abs=1.2)
 
 
 def test_what_cannot_be_shown_is_said(get):
