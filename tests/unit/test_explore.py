@@ -161,6 +161,20 @@ def test_controls_train_what_the_sliders_say(trainer):
     assert all(torch.equal(a, b) for a, b in zip(published, after, strict=True))
 
 
+def test_each_slider_reaches_its_own_setting(trainer, monkeypatch):
+    seen, step = {}, controls.vae.Step
+
+    def watched(model, lr, beta, seed):
+        seen.update(lr=lr, beta=beta, seed=seed, latent_dim=model.latent_dim)
+        return step(model, lr, beta, seed=seed)
+
+    monkeypatch.setattr(controls.vae, "Step", watched)
+    trainer.latent_dim.value, trainer.beta.value, trainer.lr.value = 5, 4.0, 1e-3
+    trainer.start()
+    trainer.thread.join()
+    assert seen == {"lr": pytest.approx(1e-3), "beta": pytest.approx(4.0), "seed": 0, "latent_dim": 5}
+
+
 def test_sampling_again_shows_other_draws_of_the_same_model(trainer):
     trainer.sample()  # nothing to sample from yet
     assert not trainer.picture.value
