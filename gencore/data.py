@@ -8,25 +8,63 @@ import difflib
 import os
 import shutil
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from gencore import store
+from gencore import formats, store
+from gencore.formats import DataError
 
-SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-NAMES = (*SHAPES, "fashion-mini", "ring", "grid")
-CLASSES = {
-    "mnist": [str(digit) for digit in range(10)],
-    "fashion-mnist": "T-shirt trouser pullover dress coat sandal shirt sneaker bag boot".split(),
-    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What the book knows of a dataset: one row of TABLE."""
+
+    shape: tuple  # of an image, (C, H, W), or of a point, (2,)
+    classes: tuple  # their names, in the order of the labels
+    ruler: str  # the dataset whose frozen classifier measures it, or "points": its coordinates
+    source: str  # torchvision's name for it, "embedded" or "computed"
+    centres: torch.Tensor | None = None  # of a toy's modes, (K, 2)
+
+
+def _ring():
+    angle = torch.arange(8) * (torch.pi / 4)
+    return 2 * torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def _grid():
+    return torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
+THINGS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+TABLE = {
+    "mnist": Row((1, 28, 28), DIGITS, "mnist", "MNIST"),
+    "fashion-mnist": Row((1, 28, 28), CLOTHES, "fashion-mnist", "FashionMNIST"),
+    "cifar10": Row((3, 32, 32), THINGS, "cifar10", "CIFAR10"),
+    "fashion-mini": Row((1, 28, 28), CLOTHES, "fashion-mnist", "embedded"),
+    "ring": Row((2,), tuple(map(str, range(8))), "points", "computed", _ring()),
+    "grid": Row((2,), tuple(map(str, range(25))), "points", "computed", _grid()),
 }
-CLASSES["fashion-mini"] = CLASSES["fashion-mnist"]
+NAMES = tuple(TABLE)
+SHAPES = {
+    name: row.shape for name, row in TABLE.items() if row.source[0].isupper()
+}  # torchvision's
+CLASSES = {name: row.classes for name, row in TABLE.items()}
+MOST_CLASSES = 10_000  # of your own data
+TOY_SD = 0.05  # of each Gaussian of ring and grid
 
-
-class DataError(ValueError):
-    """A dataset could not be had, or its files are not what they should be."""
+PARTS = "train", "test"
+profile = store.profile
 
 
 @dataclass(frozen=True)
@@ -39,24 +77,45 @@ class Split:
     def __len__(self):
         return len(self.images)
 
+    def to(self, device):
+        """The same split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split. `stand_in` says that these are not the images of `name`."""
+    """A training and a test split, and what is known of them (see Row).
+
+    `stand_in` says that these are not the images of `name`; `own` that they are the reader's,
+    so that the ruler belongs to other data; `source` is the file or folder they come from.
+    """
 
     name: str
     train: Split
     test: Split
+    classes: tuple = ()
+    ruler: str = ""
+    centres: torch.Tensor | None = None
     stand_in: bool = False
+    own: bool = False
     source: str = ""
 
+    @property
+    def shape(self):
+        """Of an image, (C, H, W), or of a point, (2,)."""
+        return tuple(self.train.images.shape[1:])
 
-def profile():
-    """The budget of this process: `$GENCORE_PROFILE`, one of full (default), quick, smoke."""
-    value = os.environ.get("GENCORE_PROFILE", "full")
-    if value not in ("full", "quick", "smoke"):
-        raise DataError(f"GENCORE_PROFILE is {value!r}; it can be full, quick or smoke.")
-    return value
+    def to(self, device):
+        """The same dataset on a device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+class Batch(NamedTuple):
+    """Images in [0, 1], float32 (B, ...), or points; labels and rows of the split, int64 (B,)."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    rows: torch.Tensor
 
 
 def load(name):
@@ -67,20 +126,32 @@ def load(name):
     real dataset, and a line says so. Raises DataError when the data cannot be had: nothing else
     is put in its place.
     """
-    name = str(name)
+    path, name = Path(name), str(name)
     if name in ("ring", "grid"):
         return _toy(name)
     if name == "fashion-mini":
         return _read_npz(store.ASSETS / "fashion-mini.npz", name)
     if name in SHAPES:
         return _stand_in(name) if profile() == "smoke" else _real(name)
-    if Path(name).is_dir():
-        return _folder(Path(name))
-    if name.endswith(".npz") and Path(name).exists():
-        return _read_npz(Path(name), Path(name).stem)
+    if path.is_dir():
+        return _folder(path)
+    if name.endswith(".npz") and path.exists():
+        return _read_npz(path, path.stem)
     near = difflib.get_close_matches(name, NAMES, 1)
     hint = f"did you mean {near[0]!r}?" if near else "it is no file or folder either."
     raise DataError(f"There is no dataset {name!r}: {hint} Known names: {', '.join(NAMES)}.")
+
+
+def _dataset(name, train, test, source, row=None, stand_in=False):
+    """A dataset with what its row of TABLE says, or, if it is the reader's own, what is seen."""
+    own = row is None
+    if own:
+        most = max(split.labels.max().item() for split in (train, test))
+        classes = tuple(str(label) for label in range(most + 1))
+        ruler = "cifar10" if train.images.shape[1] == 3 else "fashion-mnist"
+        row = Row(tuple(train.images.shape[1:]), classes, ruler, "own")
+    known = row.classes, row.ruler, row.centres
+    return Dataset(name, train, test, *known, stand_in, own, str(source))
 
 
 def to_unit(images):
@@ -89,25 +160,27 @@ def to_unit(images):
 
 
 class Batches:
-    """An endless iterator of shuffled batches, float32 in [0, 1], that can be set to any step.
+    """An endless iterator of shuffled batches, each a Batch, that can be set to any step.
 
     The order is a function of `seed` and of the epoch alone, so a run that is resumed at step s
     (set `.step = s`) sees the same images as one that never stopped. The last, smaller batch of
-    an epoch is left out. `images` is a uint8 or float tensor; batches are on its device. With
-    `labels` each batch is a pair (images, labels).
+    an epoch is left out. Batches are on the device of the split.
     """
 
-    def __init__(self, images, batch_size, seed=0, labels=None):
-        if not 1 <= batch_size <= len(images):
-            raise DataError(f"A batch of {batch_size} was asked of only {len(images)} images.")
-        self.images, self.labels = images, labels
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, split, batch_size, seed=0):
+        if not 1 <= batch_size <= len(split):
+            raise DataError(f"A batch of {batch_size} was asked of only {len(split)} images.")
+        if not (split.images.dtype == torch.uint8 or split.images.is_floating_point()):
+            raise DataError(
+                f"Batches are cut from uint8 or float images, not {split.images.dtype}."
+            )
+        self.split, self.batch_size, self.seed = split, batch_size, seed
         self.step = 0
         self._epoch, self._order = None, None
 
     @property
     def per_epoch(self):
-        return len(self.images) // self.batch_size
+        return len(self.split) // self.batch_size
 
     def __iter__(self):
         return self
@@ -116,18 +189,22 @@ class Batches:
         epoch, position = divmod(self.step, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(len(self.images), generator=generator)
-            self._epoch, self._order = epoch, order.to(self.images.device)
+            order = torch.randperm(len(self.split), generator=generator)  # alike on every device
+            self._epoch, self._order = epoch, order.to(self.split.images.device)
         start = position * self.batch_size
         self.step += 1
         rows = self._order[start : start + self.batch_size]
-        x = to_unit(self.images[rows])
-        return x if self.labels is None else (x, self.labels[rows])
+        return Batch(to_unit(self.split.images[rows]), self.split.labels[rows], rows)
 
 
-def batches(images, batch_size=128, seed=0, labels=None):
-    """Shuffled batches without end: see Batches."""
-    return Batches(images, batch_size, seed, labels)
+def batches(split, batch_size=128, seed=0, device=None):
+    """Shuffled batches without end (see Batches) of a Split, or of a tensor of images.
+
+    The images of a tensor have the label -1. With a `device` all images are moved there once.
+    """
+    if torch.is_tensor(split):
+        split = Split(split, torch.full((len(split),), -1, device=split.device))
+    return Batches(split if device is None else split.to(device), batch_size, seed)
 
 
 def where(name):
@@ -153,7 +230,7 @@ def _real(name):
             return _read_npz(file, name)
     arrays = _download(name)
     file = store.cache_dir() / "data" / f"{name}.npz"
-    _write_npz(file, arrays)
+    formats.write_npz(file, arrays)
     return _read_npz(file, name)
 
 
@@ -161,13 +238,13 @@ def _download(name):
     """The four arrays of a torchvision dataset, which torchvision fetches and verifies."""
     import torchvision
 
-    source = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}[name]
     root, arrays = store.cache_dir() / "torchvision" / name, {}
     patience = socket.getdefaulttimeout()
+    source = getattr(torchvision.datasets, TABLE[name].source)
     try:
         socket.setdefaulttimeout(store.TIMEOUT)  # torchvision itself would wait for ever
-        for part in ("train", "test"):
-            dataset = getattr(torchvision.datasets, source)(root, part == "train", download=True)
+        for part in PARTS:
+            dataset = source(root, part == "train", download=True)
             images = torch.as_tensor(dataset.data)
             arrays[f"{part}_images"] = images.reshape(*images.shape[:3], -1).numpy()
             arrays[f"{part}_labels"] = torch.as_tensor(dataset.targets).numpy().astype("uint8")
@@ -185,53 +262,25 @@ def _download(name):
     return arrays
 
 
-def _write_npz(file, arrays):
-    import io
-
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    store.write_bytes(file, buffer.getvalue())
-
-
 def _read_npz(file, name):
-    """Read `<part>_images`, uint8 (N, H, W, C), and the optional `<part>_labels`."""
-    import numpy as np
-
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # of the archive, its compression, its arrays: they share no base
-        raise DataError(f"{file} is damaged ({error}): delete it and get it again.") from None
-    splits = [_split(arrays, part, file) for part in ("train", "test")]
-    expected = SHAPES.get(name, tuple(splits[0].images.shape[1:]))
-    for found in (tuple(split.images.shape[1:]) for split in splits):
+    row = TABLE.get(name)
+    arrays = formats.read_npz(file, len(row.classes) if row else MOST_CLASSES)
+    train, test = (_split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in PARTS)
+    expected = row.shape if row else tuple(train.images.shape[1:])
+    for found in (tuple(split.images.shape[1:]) for split in (train, test)):
         if found != expected:
             raise DataError(
                 f"{file} holds images of shape {found}, but {name} has {expected} (channels, "
                 f"height, width)."
             )
-    return Dataset(name, *splits, source=str(file))
+    return _dataset(name, train, test, file, row)
 
 
-def _split(arrays, part, file):
-    images = arrays.get(f"{part}_images")
-    if images is None or images.dtype != "uint8" or images.ndim != 4 or not len(images):
-        found = "missing" if images is None else f"{images.dtype} {images.shape}"
-        raise DataError(
-            f"{file}: the array {part}_images should be uint8 of shape (N, H, W, C); it is {found}."
-        )
+def _split(images, labels=None):
+    """A Split of arrays, images (N, H, W, C); without labels they are -1."""
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    labels = arrays.get(f"{part}_labels")
-    if labels is None:
-        return Split(images, torch.full((len(images),), -1))
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
-        raise DataError(
-            f"{file}: the array {part}_labels should be {len(images)} whole numbers; it is "
-            f"{labels.dtype} {labels.shape}."
-        )
-    return Split(images, torch.from_numpy(labels.astype("int64")))
+    labels = torch.full((len(images),), -1) if labels is None else torch.from_numpy(labels)
+    return Split(images, labels)
 
 
 def _stand_in(name):
@@ -245,50 +294,24 @@ def _stand_in(name):
         images = torch.nn.functional.pad(split.images, (pad,) * 4)
         return Split(images.repeat(1, channels, 1, 1), split.labels)
 
-    return Dataset(name, reshape(mini.train), reshape(mini.test), True, mini.source)
+    return _dataset(name, reshape(mini.train), reshape(mini.test), mini.source, TABLE[name], True)
 
 
-def _toy(name, n=10_000, scale=0.05):
-    """8 Gaussians on a circle of radius 2, or 25 on a 5 x 5 grid of spacing 1 (sd 0.05)."""
-    if name == "ring":
-        angle = torch.arange(8) * (torch.pi / 4)
-        centres = 2 * torch.stack([angle.cos(), angle.sin()], 1)
-    else:
-        centres = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+def _toy(name, n=10_000):
+    """8 Gaussians on a circle of radius 2, or 25 on a 5 x 5 grid; a label is the number of one."""
+    centres = TABLE[name].centres
     generator = torch.Generator().manual_seed(0)
 
     def draw():
         labels = torch.randint(len(centres), (n,), generator=generator)
-        return Split(centres[labels] + scale * torch.randn(n, 2, generator=generator), labels)
+        noise = torch.randn(n, 2, generator=generator)
+        return Split(centres[labels] + TOY_SD * noise, labels)
 
-    return Dataset(name, draw(), draw())
+    return _dataset(name, draw(), draw(), "", TABLE[name])
 
 
 def _folder(folder):
-    """Every image file below `folder`, all of one size; each tenth goes to the test split."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    arrays = []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"):
-            continue
-        try:
-            with Image.open(file) as image:
-                array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"{file} is not a readable image ({error}).") from None
-        array = array.reshape(*array.shape[:2], -1)
-        if arrays and array.shape != arrays[0].shape:
-            raise DataError(
-                f"{file} is {array.shape} (height, width, channels), the first image of {folder} "
-                f"is {arrays[0].shape}: resize them to one shape."
-            )
-        arrays.append(array)
-    if len(arrays) < 10:
-        raise DataError(f"{folder} holds {len(arrays)} images; at least 10 are needed.")
-    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-    test = torch.arange(len(images)) % 10 == 9
-    unknown = torch.full((len(images),), -1)
-    train, test = Split(images[~test], unknown[~test]), Split(images[test], unknown[test])
-    return Dataset(folder.name, train, test, source=str(folder))
+    """The pictures below a folder (`formats.read_folder`); each tenth goes to the test split."""
+    images = formats.read_folder(folder)
+    test = torch.arange(len(images)).numpy() % 10 == 9
+    return _dataset(folder.resolve().name, _split(images[~test]), _split(images[test]), folder)

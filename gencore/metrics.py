@@ -1,8 +1,8 @@
 """How good are generated images? Distances, coverage, sharpness, memorisation, likelihood.
 
 All in float64, from numpy arrays or torch tensors; bad input raises ValueError with one sentence.
-The first group works on the 64 features of a small frozen classifier of the same data, not on
-Inception's: values compare the models of this book and mean nothing beside a published FID.
+The first group works on `features` of images, see `gencore.rulers`: values compare the models of
+this book and mean nothing beside a published FID.
 """
 
 import functools
@@ -10,31 +10,11 @@ import functools
 import numpy as np
 import torch
 
-from gencore import nets, store
+from gencore import rulers
+from gencore.data import TOY_SD
+from gencore.rulers import as_array, as_sets, blocks, to_float64
 
-CLASSIFIERS = {name: f"classifier-{name}" for name in ("mnist", "fashion-mnist", "cifar10")}
-CLASSIFIERS["fashion-mini"] = CLASSIFIERS["fashion-mnist"]
-
-
-@torch.no_grad()
-def features(images, dataset):
-    """Penultimate features of the frozen classifier of a dataset: (n, C, H, W) -> (n, 64) float64.
-
-    `images` are uint8, or float in [0, 1], in the shape of the data named `dataset`.
-    """
-    net, shape = _classifier(dataset)
-    found = tuple(np.shape(images))
-    if found[1:] != shape or not found[0]:
-        raise ValueError(f"The {dataset} classifier takes images (n, *{shape}), not {found}.")
-    batches = [torch.from_numpy(_pixels(images[rows])).float() for rows in _blocks(len(images))]
-    return torch.cat([net.features(x) for x in batches]).double().numpy()
-
-
-@torch.no_grad()
-def classify(images, dataset):
-    """Class probabilities by the same classifier: images (n, C, H, W) -> (n, 10) float64."""
-    x = torch.from_numpy(features(images, dataset)).float()
-    return _classifier(dataset)[0].head(x).double().softmax(1).numpy()
+features, classify = rulers.features, rulers.classify  # of images, by a frozen classifier
 
 
 def frechet(a, b):
@@ -43,26 +23,49 @@ def frechet(a, b):
     Heusel et al. (2017). Biased upwards: two samples of one distribution give `expected_floor`,
     not 0, so compare values at equal n and m only. Refused when n or m <= d.
     """
-    a, b = _sets(a, b)
+    a, b = as_sets(a, b)
     n, d = min(len(a), len(b)), a.shape[1]
     if n <= d:
         raise ValueError(f"A Fréchet distance of {d} features needs more than {d} samples: {n}.")
     s1, s2 = (np.cov(x, rowvar=False).reshape(d, d) for x in (a, b))
-    return frechet_gaussians(a.mean(0), s1, b.mean(0), s2)
+    return frechet_moments(a.mean(0), s1, b.mean(0), s2)
+
+
+def sqrt_psd(s):
+    """The symmetric root of a covariance matrix (d, d); it may be singular."""
+    values, vectors = np.linalg.eigh(s)
+    return vectors * np.sqrt(values.clip(0)) @ vectors.T
 
 
 def frechet_gaussians(m1, s1, m2, s2):
     """Squared 2-Wasserstein distance of two Gaussians with means (d,) and covariances (d, d).
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), Dowson & Landau (1982). The last trace is
-    the sum of the singular values of S1^1/2 S2^1/2: real, even for singular covariances.
+    the sum of the singular values of S1^1/2 S2^1/2: real, even for singular covariances. Nothing is
+    checked here, and rounding can leave -1e-12 for equal Gaussians: see `frechet_moments`.
     """
-    m1, s1, m2, s2 = arrays = [_array(x).astype(np.float64) for x in (m1, s1, m2, s2)]
+    cross = np.linalg.svd(sqrt_psd(s1) @ sqrt_psd(s2), compute_uv=False).sum()
+    apart = np.square(np.subtract(m1, m2)).sum()
+    return float(apart + np.trace(s1) + np.trace(s2) - 2 * cross)
+
+
+def frechet_moments(m1, s1, m2, s2):
+    """`frechet_gaussians` of any arrays or tensors, in float64 and >= 0.
+
+    Raises ValueError for what are no means (d,) and covariances (d, d).
+    """
+    m1, s1, m2, s2 = arrays = [as_array(x).astype(np.float64) for x in (m1, s1, m2, s2)]
     shapes, d = [x.shape for x in arrays], m1.size
     if shapes != 2 * [(d,), (d, d)] or not all(np.isfinite(x).all() for x in arrays):
         raise ValueError(f"Expected finite means (d,) and covariances (d, d), not shapes {shapes}.")
-    cross = np.linalg.svd(_root(s1) @ _root(s2), compute_uv=False).sum()
-    return max(0.0, float(((m1 - m2) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * cross))
+    for s in (s1, s2):
+        lowest, skew = np.linalg.eigvalsh(s).min(initial=0), np.abs(s - s.T).max(initial=0)
+        if max(skew, -lowest) > 1e-6 * np.abs(s).max(initial=0):
+            raise ValueError(
+                f"A covariance is symmetric and has no negative eigenvalue: here S and its "
+                f"transpose differ by {skew:.2g}, and an eigenvalue is {lowest:.2g}."
+            )
+    return max(0.0, frechet_gaussians(m1, s1, m2, s2))
 
 
 def expected_floor(covariance, n_a, n_b=None):
@@ -73,7 +76,7 @@ def expected_floor(covariance, n_a, n_b=None):
     c_ij = 2 l_i l_j / (l_i + l_j). Whitened, with N samples on EACH side: [2d + d(d+1)/2] / N.
     Features are not Gaussian, so measure the floor as well: this says how it scales.
     """
-    s = _array(covariance)
+    s = as_array(covariance)
     values = np.linalg.eigvalsh(s).clip(1e-300) if s.ndim else np.ones(int(s))
     halves = 1 / (1 / values[:, None] + 1 / values)  # c_ij / 2
     pairs = halves.sum() + values.sum() / 2  # the sum of c_ij over i <= j
@@ -86,7 +89,7 @@ def kid(a, b, subsets=100, size=1000, seed=0):
     Unbiased squared MMD with the kernel (x.y/d + 1)^3, Bińkowski et al. (2018): its mean is 0 for
     equal distributions at any `size`, so values can be negative. The sd is that of one subset.
     """
-    a, b = _sets(a, b)
+    a, b = as_sets(a, b)
     if not 2 <= size <= min(len(a), len(b)):
         raise ValueError(f"KID subsets of {size} need 2 <= size <= {min(len(a), len(b))} samples.")
 
@@ -105,7 +108,7 @@ def mmd_rbf(a, b, bandwidths=None):
     The kernel is the mean of exp(-|x - y|^2 / 2s^2) over the bandwidths s. By default s is the
     median distance in the pooled sets (first 1,000 of each): give s to compare models.
     """
-    a, b = _sets(a, b)
+    a, b = as_sets(a, b)
     if bandwidths is None:
         pool = np.concatenate([a[:1000], b[:1000]])
         bandwidths = np.median(_squared(pool, pool)[np.triu_indices(len(pool), 1)]) ** 0.5
@@ -131,13 +134,13 @@ def prdc(real, fake, k=5):
     """
     from sklearn.neighbors import NearestNeighbors
 
-    real, fake = _sets(real, fake)
+    real, fake = as_sets(real, fake)
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k = {k} neighbours need 1 <= k < {min(len(real), len(fake))} samples.")
     search = NearestNeighbors(n_neighbors=k, algorithm="brute")
     real_radii, fake_radii = (search.fit(x).kneighbors()[0][:, -1] ** 2 for x in (real, fake))
     precise, recalled, count, covered = np.zeros(len(fake), bool), 0, 0, 0
-    for rows in _blocks(len(real)):
+    for rows in blocks(len(real)):
         distances = _squared(real[rows], fake)  # (block, m)
         inside = distances < real_radii[rows, None]
         precise |= inside.any(0)
@@ -155,9 +158,28 @@ def expected_coverage(n, m, k=5):
     return float(1 - np.prod((n - i) / (n + m - i)))
 
 
+def modes(points, centres, sd=TOY_SD, within=3):
+    """How points (n, d) fall on the modes at centres (K, d) of a toy: a dict of three numbers.
+
+    A point is good if its nearest centre is at most `within` standard deviations away, as in
+    VEEGAN (Srivastava et al. 2017) and PacGAN. `modes` is the number of centres with a good point,
+    `good` the share of good points, `kl` the divergence in nats of the good points' shares of the
+    centres from equal shares: 0 at best, log K when one has all (or when there are none).
+    """
+    points, centres = as_sets(points, centres)
+    distances = np.sqrt(_squared(points, centres))
+    good = distances.min(1) <= within * sd
+    counts = np.bincount(distances.argmin(1)[good], minlength=len(centres))
+    shares = counts[counts > 0] / max(1, counts.sum())
+    entropy = float(-(shares * np.log(shares)).sum())
+    found = {"modes": int((counts > 0).sum()), "good": float(good.mean())}
+    return found | {"kl": max(0.0, float(np.log(len(centres))) - entropy)}
+
+
 def active_units(mu, threshold=0.01):
     """How many dimensions of posterior means (n, d) have a variance > threshold, Burda et al."""
-    return int((_sets(mu)[0].var(0) > threshold).sum())
+    variances = np.asarray(mu, np.float64).var(0)
+    return int((variances > threshold).sum())
 
 
 def sharpness(images):
@@ -169,8 +191,8 @@ def sharpness(images):
     if np.ndim(images) != 4 or min(np.shape(images)[2:]) < 3:
         raise ValueError(f"Expected images (n, C, H, W) of 3 x 3 or more, not {np.shape(images)}.")
     values = []
-    for rows in _blocks(len(images)):
-        x = _pixels(images[rows])
+    for rows in blocks(len(images)):
+        x = to_float64(images[rows])
         around = x[..., 2:, 1:-1] + x[..., :-2, 1:-1] + x[..., 1:-1, 2:] + x[..., 1:-1, :-2]
         values.append((around - 4 * x[..., 1:-1, 1:-1]).var((2, 3)))  # interior pixels only
     return float(np.concatenate(values).mean())
@@ -184,7 +206,7 @@ def psnr(x, y):
     if np.shape(x) != np.shape(y):
         raise ValueError(f"Expected two equal shapes, not {np.shape(x)} and {np.shape(y)}.")
     with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(np.square(_pixels(x) - _pixels(y)).mean()))
+        return float(-10 * np.log10(np.square(to_float64(x) - to_float64(y)).mean()))
 
 
 def nearest_train(images, train_images):
@@ -195,14 +217,14 @@ def nearest_train(images, train_images):
     """
     if np.shape(images)[1:] != np.shape(train_images)[1:]:
         raise ValueError(f"Unlike images: {np.shape(images)} and {np.shape(train_images)}.")
-    x, train_images = _pixels(images).reshape(len(images), -1), _array(train_images)
+    x, train_images = to_float64(images).reshape(len(images), -1), as_array(train_images)
     best, index = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
-    for rows in _blocks(len(train_images)):
-        distances = _squared(x, _pixels(train_images[rows]).reshape(-1, x.shape[1]))
+    for rows in blocks(len(train_images)):
+        distances = _squared(x, to_float64(train_images[rows]).reshape(-1, x.shape[1]))
         index = np.where(distances.min(1) < best, distances.argmin(1) + rows.start, index)
         best = np.minimum(distances.min(1), best)
     # once more without the cancellation of the fast formula, so that a copy has distance 0
-    return np.linalg.norm(x - _pixels(train_images[index]).reshape(x.shape), axis=1), index
+    return np.linalg.norm(x - to_float64(train_images[index]).reshape(x.shape), axis=1), index
 
 
 def parzen(samples, test, sigma):
@@ -210,12 +232,12 @@ def parzen(samples, test, sigma):
 
     Several sigmas give an array. To be avoided, Theis et al. (2016): k-means centroids beat images.
     """
-    arrays = [_array(x).reshape(len(x), -1) for x in (samples, test)]
-    samples, test = _sets(*(x / 255 if x.dtype == np.uint8 else x for x in arrays))
+    arrays = [as_array(x).reshape(len(x), -1) for x in (samples, test)]
+    samples, test = as_sets(*(x / 255 if x.dtype == np.uint8 else x for x in arrays))
     variances, (n, d), total = np.square(np.atleast_1d(sigma)), samples.shape, 0
     if not np.min(sigma) > 0:
         raise ValueError("The sigma of a Parzen window must be greater than 0.")
-    for rows in _blocks(len(test)):
+    for rows in blocks(len(test)):
         distances = torch.from_numpy(_squared(test[rows], samples))
         total += np.array([(distances / (-2 * v)).logsumexp(1).sum() for v in variances])
     values = total / len(test) - np.log(n) - d / 2 * np.log(2 * np.pi * variances)
@@ -228,65 +250,18 @@ def parzen_sigma(samples, validation, sigmas=None):
     return float(sigmas[parzen(samples, validation, sigmas).argmax()])
 
 
-@functools.lru_cache
-def _classifier(dataset):
-    """The frozen classifier and the shape (C, H, W) of its images."""
-    if dataset not in CLASSIFIERS:
-        raise ValueError(f"{dataset!r} has no frozen classifier, as {', '.join(CLASSIFIERS)} have.")
-    tensors, meta = store.load(store.artefact(CLASSIFIERS[dataset]))
-    config = meta["config"]["model"]
-    net = nets.Classifier(**config)
-    net.load_state_dict(tensors)  # float16 in the file, float32 in the network
-    return net.eval(), (config["channels"], config["size"], config["size"])
-
-
-def _array(x):
-    return x.detach().cpu().numpy() if torch.is_tensor(x) else np.asarray(x)
-
-
-def _pixels(images):
-    """uint8, or float in [0, 1], as float64 in [0, 1]."""
-    x = _array(images)
-    if x.dtype == np.uint8:
-        return x / 255
-    if x.dtype.kind != "f" or not (x.min() >= 0 and x.max() <= 1):  # NaN fails both comparisons
-        found = f"{x.dtype} from {x.min()} to {x.max()}"
-        raise ValueError(f"Expected images uint8, or float in [0, 1], not {found}.")
-    return x.astype(np.float64)
-
-
-def _sets(*sets):
-    """Sets of vectors as float64 (n, d) with one d, all finite."""
-    sets = [_array(x).astype(np.float64) for x in sets]
-    shapes = [x.shape for x in sets]
-    if any(x.ndim != 2 or not x.size for x in sets) or len({x.shape[1] for x in sets}) > 1:
-        raise ValueError(f"Expected sets (n, d) with the same d, not shapes {shapes}.")
-    if not all(np.isfinite(x).all() for x in sets):
-        raise ValueError(f"NaN or infinite values in the sets of shapes {shapes}.")
-    return sets
-
-
-def _blocks(n, size=1000):
-    return [slice(start, start + size) for start in range(0, n, size)]
-
-
 def _squared(x, y):
     """Squared Euclidean distances: (n, d), (m, d) -> (n, m)."""
     distances = (x * x).sum(1)[:, None] - 2 * (x @ y.T) + (y * y).sum(1)
     return np.maximum(distances, 0, out=distances)
 
 
-def _root(s):
-    values, vectors = np.linalg.eigh(s)
-    return vectors * np.sqrt(values.clip(0)) @ vectors.T
-
-
 def _mmd(a, b, kernel):
     """Unbiased squared MMD, Gretton et al. (2012), eq. 3: no point is paired with itself."""
 
     def mean(x, y, same):
-        blocks = ((kernel(x[rows], y), rows.start) for rows in _blocks(len(x)))
-        total = sum(k.sum() - same * np.trace(k, start) for k, start in blocks)
+        parts = ((kernel(x[rows], y), rows.start) for rows in blocks(len(x)))
+        total = sum(k.sum() - same * np.trace(k, start) for k, start in parts)
         return total / (len(x) * (len(y) - same))
 
     return float(mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False))

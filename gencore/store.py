@@ -1,166 +1,266 @@
 """Where files live, and how they get there and back whole.
 
-Everything the book keeps is a pair of files: `name.safetensors` (numbers) and `name.json`
-(what they mean, with the sha256 of the numbers). Writes go to a temporary file that is renamed
-when it is complete, so that a killed run leaves the old file or the new one, never half of one.
+Everything the book keeps is a pair of files: `name.safetensors` (numbers) and `name.json` (what
+they mean, with the sha256 of the numbers and of itself). Writes go to a temporary file that is
+renamed when it is complete, and of a pair the description's rename switches both, so that a
+killed run leaves the old pair or the new one, never half of one.
 """
 
 import contextlib
-import hashlib
-import json
 import os
+import re
 import tempfile
 from pathlib import Path
+
+from gencore.files import (
+    Corrupt,
+    StoreError,
+    json_bytes,
+    locked,
+    read_bytes,
+    read_json,
+    sha256,
+    write_all,
+    write_bytes,
+)
 
 ASSETS = Path(__file__).parent / "assets"
 CHECKOUT = Path(__file__).parents[1]
 TIMEOUT = 20  # seconds without an answer after which a server counts as not there
+AGAIN = "Delete it and train or download again."
+UNDESCRIBED = True  # whether artefacts from before descriptions had a sha256 are still taken
 
 
-class StoreError(OSError):
-    """A file could not be written, or could not be had."""
-
-
-class Corrupt(ValueError):
-    """A file is damaged: its bytes are not those that were written."""
+def profile():
+    """The budget of this process: `$GENCORE_PROFILE`, one of full (default), quick, smoke."""
+    value = os.environ.get("GENCORE_PROFILE", "full")
+    if value not in ("full", "quick", "smoke"):
+        raise ValueError(f"GENCORE_PROFILE is {value!r}; it can be full, quick or smoke.")
+    return value
 
 
 def cache_dir():
-    """The folder for downloads and checkpoints: `$GENCORE_HOME`, or the user's cache."""
+    """The folder for downloads and checkpoints: `$GENCORE_HOME`, or the user's cache.
+
+    A user who has no home folder gets one in the folder for temporary files.
+    """
     if home := os.environ.get("GENCORE_HOME"):
-        return Path(home)
+        return Path(os.path.expanduser(home))
     import pooch
 
-    return Path(pooch.os_cache("gencore"))
+    try:
+        return Path(pooch.os_cache("gencore"))
+    except RuntimeError:  # neither $HOME nor an entry for this user: a container with a bare uid
+        return _private_folder()
+
+
+def _private_folder():
+    folder = Path(tempfile.gettempdir()) / f"gencore-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError(None, "it belongs to somebody else")
+    except OSError as error:
+        raise StoreError(
+            f"There is no home folder, and {folder} cannot be used ({error.strerror}): set "
+            "GENCORE_HOME to a folder for downloads."
+        ) from None
+    return folder
 
 
 def runs_dir():
-    """The folder of trained artefacts: `$GENCORE_RUNS`, the checkout's `book/runs`, or the cache."""
+    """The folder of published artefacts: `$GENCORE_RUNS`, the checkout's `book/runs`, or the cache."""
     if folder := os.environ.get("GENCORE_RUNS"):
-        return Path(folder)
+        return Path(os.path.expanduser(folder))
     local = CHECKOUT / "book" / "runs"
     return local if local.is_dir() else cache_dir() / "runs"
 
 
-def sha256(data):
-    """Hex digest of bytes, or of the file at a path."""
-    if isinstance(data, (str, Path)):
-        data = Path(data).read_bytes()
-    return hashlib.sha256(data).hexdigest()
+def own_dir():
+    """The folder that runs of this profile are written to.
 
-
-def write_bytes(path, data):
-    """Write bytes to `path` atomically: temporary file, fsync, rename.
-
-    Raises StoreError, with the old file intact, when the disk is full or cannot be written.
+    Full ones go to `runs_dir`; quick and smoke ones have a folder of their own below
+    `$GENCORE_RUNS` or the cache, so that they never take the place of what is published.
     """
-    _write([(Path(path), data)])
+    kind = profile()
+    if kind == "full":
+        return runs_dir()
+    return (runs_dir() if os.environ.get("GENCORE_RUNS") else cache_dir() / "runs") / kind
 
 
-def _write(files):
-    """Write several files, (path, bytes) each; none is renamed before all are on the disk."""
-    staged = []
-    try:
-        for path, data in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            staged.append((temporary, path))
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes private files; artefacts are for everyone
-        for temporary, path in staged:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(
-            f"Could not write {path}: {error.strerror or error}. Nothing was changed; make room or "
-            "choose another folder with GENCORE_HOME or GENCORE_RUNS."
-        ) from None
-    finally:
-        for temporary, _ in staged:
-            with contextlib.suppress(OSError):  # those that were renamed are gone
-                os.unlink(temporary)
+# Artefacts: numbers and their description
 
 
-def write_json(path, value):
-    """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    write_bytes(path, _json_bytes(value))
+def describe(path):
+    """The description of the artefact `path` (no suffix): the dict that `save` wrote.
+
+    Raises FileNotFoundError when there is none and Corrupt when it is damaged, is that of
+    another run, or is no description at all.
+    """
+    path = Path(path)
+    file = _beside(path, ".json")
+    meta = read_json(file)
+    if not isinstance(meta, dict) or not re.fullmatch("[0-9a-f]{64}", str(meta.get("sha256"))):
+        raise Corrupt(f"{file} is damaged: it describes no artefact. {AGAIN}")
+    own = meta.pop("description_sha256", None)
+    if own is None and UNDESCRIBED:
+        return meta
+    if own is None:
+        raise Corrupt(f"{file} is an older artefact: it has no sha256 of its own. {AGAIN}")
+    if own != sha256(json_bytes(meta)):
+        raise Corrupt(f"{file} is damaged: its sha256 is not its description_sha256. {AGAIN}")
+    if meta.get("name") != path.name:
+        raise Corrupt(f"{file} describes another artefact, {meta.get('name')!r:.80}. {AGAIN}")
+    return meta
 
 
-def _json_bytes(value):
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
-
-
-def read_json(path):
-    """Read a JSON file; a damaged one raises Corrupt."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise Corrupt(
-            f"{path} is not valid JSON ({error}): delete it and train or download again."
-        ) from None
-
-
-def save(path, tensors, meta):
+def save(path, tensors, meta, keep=True):
     """Save tensors and their description as `path.safetensors` and `path.json`.
 
     `path` has no suffix; `tensors` maps names to tensors; `meta` is JSON-able and gets the keys
-    `sha256`, of the tensor file, and `description_sha256`, of itself; `load` checks both.
+    `name`, the last part of `path`, `sha256`, of the tensor file, and `description_sha256`, of
+    itself; `load` checks them. With `keep=False` only the description is written, with the
+    sha256 that the tensors would have.
+
+    Over an older pair, `path.json` switches both: the new numbers wait under a name with their
+    sha256 in it until the new description is there, so a killed save leaves a whole pair.
     """
     from safetensors.torch import save as to_bytes
 
-    data = to_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     path = Path(path)
-    meta = {**meta, "sha256": sha256(data)}
-    text = _json_bytes({**meta, "description_sha256": sha256(_json_bytes(meta))})
-    # The description goes last: a run without it counts as not finished.
-    parts = {".safetensors": data, ".json": text}
-    _write([(path.with_name(path.name + end), part) for end, part in parts.items()])
+    data = to_bytes(
+        {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    )
+    meta = {**meta, "name": path.name, "sha256": sha256(data)}
+    meta.pop("weights", None)
+    if not keep:
+        meta["weights"] = "not kept"
+    text = json_bytes({**meta, "description_sha256": sha256(json_bytes(meta))})
+    files = [(_waiting(path, meta["sha256"]), data)] if keep else []
+    with locked(path.parent) as alone:
+        write_all([*files, (_beside(path, ".json"), text)])
+        _settle(path, meta, alone)
+
+
+def _beside(path, end):
+    return path.with_name(path.name + end)
+
+
+def _waiting(path, digest):
+    """Where the numbers with a sha256 lie until the description that names them is there."""
+    return _beside(path, f".{digest[:12]}.safetensors")
+
+
+def _settle(path, meta, clean):
+    """Give the numbers that a description names their final name; remove what killed saves left."""
+    final = _beside(path, ".safetensors")
+    with contextlib.suppress(OSError):  # if it cannot be done now, `load` finds them all the same
+        if meta.get("weights") == "not kept":
+            final.unlink(missing_ok=True)
+        else:
+            os.replace(_waiting(path, meta["sha256"]), final)
+    for file in _leftovers(path) if clean else []:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _leftovers(path):
+    """Temporary files, and numbers that no description names, of killed saves of one artefact."""
+    name = re.escape(path.name)
+    hidden = re.compile(rf"\.{name}(\.[0-9a-f]{{12}})?\.(json|safetensors)-[0-9a-f]{{8}}")
+    staged = re.compile(rf"{name}\.[0-9a-f]{{12}}\.safetensors")
+    with contextlib.suppress(OSError):
+        for file in list(path.parent.iterdir()):
+            own = file.with_suffix(".json")  # there if a run itself has such a name
+            if hidden.fullmatch(file.name) or (staged.fullmatch(file.name) and not own.exists()):
+                yield file
 
 
 def load(path):
     """Load `(tensors, meta)` that `save` wrote.
 
-    Raises FileNotFoundError when a file is missing and Corrupt when the bytes have changed.
+    Raises FileNotFoundError when a file is missing, StoreError when the numbers were not kept,
+    and Corrupt when the bytes have changed or are those of another run.
     """
+    path = Path(path)
+    while True:
+        meta = describe(path)
+        if meta.get("weights") == "not kept":
+            raise StoreError(_not_kept(path.name))
+        data = _numbers(path, meta["sha256"])
+        if data is not None:
+            return _tensors(path, data), meta
+        if describe(path)["sha256"] == meta["sha256"]:  # else another process has just saved
+            raise Corrupt(
+                f"{_beside(path, '.safetensors')} is damaged: its sha256 is not the one in "
+                f"{path.name}.json. Delete both files and train or download again."
+            )
+
+
+def _numbers(path, digest):
+    """The bytes with a sha256, or None; FileNotFoundError if there are none of any sha256."""
+    final, waiting = _beside(path, ".safetensors"), _waiting(path, digest)
+    for file in (final, waiting, final):  # they may be renamed between two looks
+        with contextlib.suppress(FileNotFoundError):
+            if sha256(data := read_bytes(file)) == digest:
+                return data
+    if not final.exists():
+        raise FileNotFoundError(2, "No such file", str(final))
+    return None
+
+
+def _tensors(path, data):
+    import safetensors
     from safetensors.torch import load as from_bytes
 
-    path = Path(path)
-    meta = read_json(path.with_name(path.name + ".json"))
-    file = path.with_name(path.name + ".safetensors")
-    data = file.read_bytes()
-    meta = meta if isinstance(meta, dict) else {}
-    own = meta.pop("description_sha256", None)  # older artefacts have none
-    if own not in (None, sha256(_json_bytes(meta))):
-        file = path.with_name(path.name + ".json")
-    elif sha256(data) == meta.get("sha256"):
-        return from_bytes(data), meta
-    raise Corrupt(
-        f"{file} is damaged: its sha256 is not the one in {path.name}.json. Delete both files and "
-        f"train or download again."
+    try:
+        return from_bytes(data)
+    except (safetensors.SafetensorError, ValueError, LookupError, RuntimeError) as error:
+        raise Corrupt(
+            f"{_beside(path, '.safetensors')} holds no tensors ({error}). {AGAIN}"
+        ) from None
+
+
+def _not_kept(name):
+    return (
+        f"Of {name} the numbers are kept and the weights are not: "
+        f'`runs.get("{name}", retrain=True)` trains it again.'
     )
 
 
-def artefact(name):
+# Published artefacts
+
+
+def artefact(name, weights=True):
     """The path (no suffix) of the artefact `name`, downloaded from the release if need be.
 
-    In a checkout it is `book/runs/<name>`. Elsewhere the two files come from the release of the
-    repository that this package was stamped with, are checked against `assets/registry.txt`, and
-    stay in the cache. Raises StoreError with what was tried.
+    Under a profile other than full the runs of that profile come first (`own_dir`), then those
+    of `runs_dir`. Else the files come from the release of the repository that this package was
+    stamped with, are checked against `assets/registry.txt`, and stay in `runs_dir`. Without
+    `weights` the description is enough. Raises StoreError with what was tried.
     """
-    path = runs_dir() / name
-    files = [f"{name}.json", f"{name}.safetensors"]
-    if all(path.with_name(file).exists() for file in files):
-        return path
+    for folder in dict.fromkeys([own_dir(), runs_dir()]):
+        if (folder / f"{name}.json").exists() and (not weights or _has_weights(folder / name)):
+            return folder / name
+    files = [f"{name}.json", *([f"{name}.safetensors"] if weights else [])]
     address, registry = release()
-    if not all(file in registry for file in files):
+    if files[0] in registry and files[-1] not in registry:
+        raise StoreError(_not_kept(name))
+    if files[-1] not in registry:
         raise StoreError(
-            f"The artefact {name} is not in {path.parent} and no release has it: make it with "
+            f"The artefact {name} is not in {runs_dir()} and no release has it: make it with "
             f"`python -m gencore train {name}`."
         )
-    return _download(address, registry, files, path.parent) / name
+    return _download(address, registry, files, runs_dir()) / name
+
+
+def _has_weights(path):
+    if _beside(path, ".safetensors").exists():
+        return True
+    meta = describe(path)
+    if meta.get("weights") == "not kept":
+        raise StoreError(_not_kept(path.name))
+    return _waiting(path, meta["sha256"]).exists()
 
 
 def _download(address, registry, files, folder):
@@ -174,8 +274,8 @@ def _download(address, registry, files, folder):
             fetcher.fetch(file, downloader=get if address.startswith("http") else None)
     except Exception as error:
         raise StoreError(
-            f"Could not download {file} from {address} ({type(error).__name__}: {error}). Check the "
-            f"network, or train it here with `python -m gencore train {Path(file).stem}`."
+            f"Could not download {file} from {address} ({type(error).__name__}: {error}). Check "
+            f"the network, or train it here with `python -m gencore train {Path(file).stem}`."
         ) from None
     return Path(folder)
 
@@ -195,6 +295,11 @@ def release():
 
 def write_registry():
     """Write `assets/registry.txt`, the sha256 of each file in `book/runs`: a checkout's duty."""
-    files = sorted(p for p in (CHECKOUT / "book" / "runs").glob("*.*") if p.name[0] != ".")
+    files = []
+    for described in sorted((CHECKOUT / "book" / "runs").glob("[!.]*.json")):
+        path = described.with_suffix("")
+        with locked(path.parent) as alone:
+            _settle(path, describe(path), alone)
+        files += [file for file in (described, _beside(path, ".safetensors")) if file.exists()]
     lines = [f"{file.name} {sha256(file)}\n" for file in files]
     write_bytes(ASSETS / "registry.txt", "".join(lines).encode())
