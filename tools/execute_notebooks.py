@@ -1,8 +1,10 @@
 """Execute the chapters and keep their outputs: `make notebooks`, or this script with names.
 
 Each code cell keeps the hash of the source it was executed from, so that a test finds an output
-that is older than its code. The card's time is written from what was measured. A notebook that
-raises, or that writes to stderr, is left as it was.
+that is older than its code. The card's time and the numbers of the prose are written from what was
+measured. What a chapter lacks is said before anything is executed; a notebook that raises, writes
+to stderr, or quotes a number that nothing recorded is left as it was. `--numbers` only writes the
+recorded numbers into the text again, after an edit of the prose.
 """
 
 import argparse
@@ -16,7 +18,10 @@ import tomllib
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from notebook_files import ROOT, block, notebooks, sha256
+from notebook_files import NUMBER, ROOT, block, fill, notebooks, recorded, sha256
+from stamp_repository import address, first_cell
+
+SKELETON = "tools/new_chapter.py writes a first cell to copy from"
 
 
 def duration(seconds):
@@ -29,12 +34,22 @@ def duration(seconds):
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def published(patterns, root=ROOT):
+    """The records of the published runs that match the patterns, from their artefacts."""
+    files = sorted((root / "book/runs").glob("*.json"))
+    wanted = [f for f in files if any(fnmatch.fnmatch(f.stem, p) for p in patterns)]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in wanted]
+
+
 def training(patterns, root=ROOT):
-    """(number, CPU seconds) of the published runs that match the patterns, from their artefacts."""
-    files = {path.stem: path for path in sorted((root / "book/runs").glob("*.json"))}
-    names = [name for name in files if any(fnmatch.fnmatch(name, p) for p in patterns)]
-    seconds = [json.loads(files[name].read_text(encoding="utf-8"))["cpu_s"] for name in names]
-    return len(names), round(sum(seconds))
+    """(number, CPU seconds) of the published runs that match the patterns."""
+    records = published(patterns, root)
+    return len(records), round(sum(record["cpu_s"] for record in records))
+
+
+def smaller(patterns, root=ROOT):
+    """The published runs among them that were not trained under the full profile."""
+    return [r["name"] for r in published(patterns, root) if r.get("profile") != "full"]
 
 
 def time_line(record):
@@ -54,9 +69,41 @@ def time_line(record):
     )
 
 
+def lacking(notebook, profile="full", root=ROOT):
+    """What the card or the metadata of a chapter lacks, each with the remedy."""
+    cells, record = notebook["cells"], notebook["metadata"].get("gencore", {})
+    card = cells[0]["source"] if cells and cells[0]["cell_type"] == "markdown" else ""
+    first = next((cell["source"] for cell in cells if cell["cell_type"] == "code"), None)
+    if not card.startswith("# "):
+        yield f"the first cell is not a text that begins with the title, '# Title'; {SKELETON}"
+    for words in ("**You will be able to**", "**Before you start**"):
+        if words not in card:
+            yield f"the first cell does not say {words}; {SKELETON}"
+    for mark in ("card:time", "card:links"):
+        try:
+            block(card, mark)
+        except ValueError as error:
+            yield f"{error} from the first cell, each on a line of its own; {SKELETON}"
+    if first != first_cell(address(root), root):
+        yield "the first code cell is not the one that gets gencore; run tools/stamp_repository.py"
+    if not isinstance(record.get("runs"), list):
+        yield ('the metadata have no list of the runs that it loads, as in "gencore": {"runs": '
+               '["vae-mnist-d*"]}; an empty list if there are none')  # fmt: skip
+    for pattern in record.get("runs") or []:
+        if profile == "full" and not published([pattern], root):
+            yield f"no run in book/runs is named like {pattern!r}; train it, or mend the metadata"
+    for cell in cells:
+        if "taught" in cell["metadata"].get("tags", []):
+            module = cell["metadata"].get("gencore", {}).get("module")
+            if not module or not (root / f"gencore/{module}.py").exists():
+                yield (f"the taught cell {cell['source'].strip()[:40]!r} does not name its module,"
+                       ' as in its metadata "gencore": {"module": "vae"}')  # fmt: skip
+
+
 def execute(notebook, profile):
-    """Execute in place and return the wall time in seconds."""
+    """Execute in place, on the published runs, and return the wall time in seconds."""
     os.environ |= {"GENCORE_PROFILE": profile, "TQDM_DISABLE": "1"}
+    os.environ.pop("GENCORE_RUNS", None)
     where = {"metadata": {"path": str(ROOT / "notebooks")}}
     client = NotebookClient(notebook, kernel_name="python3", timeout=3600, resources=where)
     began = time.perf_counter()
@@ -70,6 +117,16 @@ def complaints(notebook):
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
 
 
+def quote(notebook):
+    """Write the recorded numbers into the prose; returns the names that nothing recorded."""
+    values, unknown = recorded(notebook), []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            unknown += [name for name, _ in NUMBER.findall(cell["source"]) if name not in values]
+            cell["source"] = fill(cell["source"], values)
+    return sorted(set(unknown))
+
+
 def tidy(notebook, profile, wall):
     """Keep what a reader needs: hashes and times in, timestamps and widget state out."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -77,6 +134,7 @@ def tidy(notebook, profile, wall):
     count, seconds = training(record.get("runs", []))
     record |= {"profile": profile, "wall_s": round(wall, 1), "version": project["version"]}
     record |= {"cores": os.cpu_count(), "train_runs": count, "train_cpu_s": seconds}
+    record["smaller_runs"] = smaller(record.get("runs", []))
     for key in ("widgets", "jupytext"):
         notebook.metadata.pop(key, None)
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
@@ -90,21 +148,35 @@ def tidy(notebook, profile, wall):
     card.source = block(card.source, "card:time", time_line(record))
 
 
-def publish(path, profile):
-    """Execute one notebook and replace the file; returns what went wrong, or None."""
-    notebook = nbformat.read(path, as_version=4)
-    try:
-        wall = execute(notebook, profile)
-    except (CellExecutionError, DeadKernelError, TimeoutError) as error:
-        return f"{path.name} is left as it was: {error}"
-    if text := complaints(notebook):
-        return f"{path.name} is left as it was, because it writes to stderr:\n{text}"
-    tidy(notebook, profile, wall)
+def save(path, notebook):
+    """Replace the file: the old notebook is there or the new one."""
     nbformat.validate(notebook)
     temporary = path.with_suffix(".ipynb.new")
     nbformat.write(notebook, temporary)
     os.replace(temporary, path)
-    print(f"{path.name}: {duration(wall)}", flush=True)
+
+
+def problems(path, profile, numbers=False):
+    """Execute one notebook (or only quote its numbers) and replace the file; yields what is wrong."""
+    notebook = nbformat.read(path, as_version=4)
+    if not numbers:
+        if found := list(lacking(notebook, profile)):
+            yield from found
+            return
+        try:
+            wall = execute(notebook, profile)
+        except (CellExecutionError, DeadKernelError, TimeoutError) as error:
+            yield f"it raises: {error}"
+            return
+        if text := complaints(notebook):
+            yield f"it writes to stderr:\n{text}"
+            return
+        tidy(notebook, profile, wall)
+    if unknown := quote(notebook):
+        yield f"its text quotes {', '.join(unknown)}, which no show.numbers(...) records"
+        return
+    save(path, notebook)
+    print(f"{path.name}: {'numbers' if numbers else duration(wall)}", flush=True)
 
 
 def main():
@@ -113,11 +185,15 @@ def main():
         "names", nargs="*", help="parts of file names; all notebooks if none is given"
     )
     parser.add_argument("--profile", default="full", choices=["full", "quick", "smoke"])
+    parser.add_argument("--numbers", action="store_true", help="only quote what is recorded")
     options = parser.parse_args()
-    wanted = options.names or [""]
-    paths = [path for path in notebooks() if any(name in path.name for name in wanted)]
-    problems = [problem for path in paths if (problem := publish(path, options.profile))]
-    return "\n\n".join(problems) or None if paths else f"No notebook is named like {wanted}."
+    paths = [p for p in notebooks() if any(name in p.name for name in options.names or [""])]
+    if not paths:
+        return f"No notebook is named like {options.names}."
+    found = []
+    for path in paths:
+        found += [f"{path.name}: {p}" for p in problems(path, options.profile, options.numbers)]
+    return "\n\n".join([*found, "What is named here was left as it was."]) if found else None
 
 
 if __name__ == "__main__":

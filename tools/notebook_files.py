@@ -1,4 +1,8 @@
-"""Notebooks as files: read, write, the hash of a cell, the marked blocks of a chapter's card."""
+"""Notebooks as files: read, write, the hash of a cell, the marks in its text, the list of chapters.
+
+A number in the prose stands between two comments, `<!--n:elbo-->−104.7<!--/n-->`, which no front end
+shows. `show.numbers(elbo=...)` records the value; `fill` writes it there.
+"""
 
 import hashlib
 import json
@@ -7,10 +11,17 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NUMBER = re.compile(r"<!--n:([\w-]+)-->(.*?)<!--/n-->", re.DOTALL)
+
+
+def chapters(root=ROOT):
+    """The names of the chapters, in order: _toc.yml is the one place that lists them."""
+    toc = (root / "_toc.yml").read_text(encoding="utf-8")
+    return re.findall(r"^ *- file: notebooks/(\S+)$", toc, re.M)
 
 
 def notebooks(root=ROOT):
-    """All chapters, in order."""
+    """The files of all chapters, in order."""
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
@@ -45,3 +56,18 @@ def block(text, name, content=None):
     if content is None:
         return found[2]
     return text[: found.start(2)] + content + text[found.end(2) :]
+
+
+def recorded(notebook):
+    """{name: value} of what `show.numbers` recorded in the outputs; the last one counts."""
+    values = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            values |= output.get("metadata", {}).get("gencore", {}).get("numbers", {})
+    return values
+
+
+def fill(text, values):
+    """The text with each marked number as it was recorded; a mark without a record stays as it is."""
+    write = lambda found: f"<!--n:{found[1]}-->{values.get(found[1], found[2])}<!--/n-->"  # noqa: E731
+    return NUMBER.sub(write, text)

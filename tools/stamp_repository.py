@@ -10,20 +10,20 @@ import re
 import sys
 import tomllib
 
-from notebook_files import ROOT, block, notebooks, read, sha256, write
+from notebook_files import ROOT, block, chapters, notebooks, read, sha256, write
 
 PLACEHOLDER = "https://github.com/OWNER/from-latents-to-images"
 CELL = """\
 import sys; from importlib.util import find_spec; sys.path.insert(0, "..")
-if not find_spec("gencore"): {otherwise}
+{guard}
 import gencore; gencore.setup()"""
-INSTALL = (
-    'get_ipython().run_line_magic("pip", "install -q {repo}/releases/download/v{version}/{wheel}")'
-)
-REFUSE = (
-    'raise ImportError("gencore is not installed and this copy of the book has no address to get '
-    'it from: open the notebook inside a clone of the repository.")'
-)
+INSTALL = """\
+REPOSITORY = "{repo}"
+if not find_spec("gencore"):
+    %pip install -q {{REPOSITORY}}/releases/download/v{version}/{wheel}"""
+REFUSE = """\
+if not find_spec("gencore"):
+    raise ImportError("gencore is missing: open this notebook in a clone of the book.")"""
 
 
 def version(root=ROOT):
@@ -39,12 +39,15 @@ def address(root=ROOT):
 
 
 def first_cell(repo, root=ROOT):
-    """The first code cell: it installs gencore only where it is missing and a release is known."""
+    """The first code cell: it installs gencore only where it is missing and a release is known.
+
+    It imports gencore before anything imports torch, whose threads the package settles.
+    """
     if repo == PLACEHOLDER:
-        return CELL.format(otherwise=REFUSE)
+        return CELL.format(guard=REFUSE)
     v = version(root)
-    install = INSTALL.format(repo=repo, version=v, wheel=f"gencore-{v}-py3-none-any.whl")
-    return CELL.format(otherwise=install)
+    wheel = f"gencore-{v}-py3-none-any.whl"
+    return CELL.format(guard=INSTALL.format(repo=repo, version=v, wheel=wheel))
 
 
 def colab(repo, name):
@@ -82,10 +85,11 @@ def stamp_notebook(path, repo, root=ROOT):
 def readme_table(repo, root=ROOT):
     """The table of chapters in README.md, each with its Colab link once there is one."""
     lines = ["| chapter | open |", "| --- | --- |"]
-    for path in notebooks(root):
-        title = read(path)["cells"][0]["source"].splitlines()[0].removeprefix("# ")
-        link = "`make lab`" if repo == PLACEHOLDER else f"[Colab]({colab(repo, path.name)})"
-        lines.append(f"| [{path.stem[:2]} {title}](notebooks/{path.name}) | {link} |")
+    for name in chapters(root):
+        file = f"{name}.ipynb"
+        title = read(root / "notebooks" / file)["cells"][0]["source"].splitlines()[0]
+        link = "`make lab`" if repo == PLACEHOLDER else f"[Colab]({colab(repo, file)})"
+        lines.append(f"| [{name[:2]} {title.removeprefix('# ')}](notebooks/{file}) | {link} |")
     return "\n".join(lines)
 
 
@@ -102,7 +106,7 @@ def stamp(repo, root=ROOT):
     """Write the address everywhere."""
     replace(root / "_config.yml", r"^  url: \S+$", f"  url: {repo}")
     replace(root / "CITATION.cff", r"^repository-code: \S+$", f"repository-code: {repo}")
-    release = {"address": f"{repo}/releases/latest/download/"}
+    release = {"address": f"{repo}/releases/download/v{version(root)}/"}
     (root / "gencore/assets/release.json").write_text(json.dumps(release, indent=1) + "\n")
     for path in notebooks(root):
         try:

@@ -5,15 +5,23 @@ import html
 import io
 import re
 import statistics
+import unicodedata
+from functools import cache
+from itertools import groupby
+from urllib.parse import unquote
 
 import numpy as np
 import refresh_figures
-from notebook_files import sha256
+from notebook_files import NUMBER, ROOT, recorded, sha256
 from PIL import Image
+from pybtex.database import parse_file
 
 HEADINGS = "Data Model Objective Train Evaluate Show Exercises Summary References".split()
 OPTIONAL = "When it fails"  # after Show; else it stands inside Evaluate
-MIMES = re.compile(r"text/plain|image/png|application/papermill\.record/.+")
+SECTION = re.compile(r"(?:^<small>(?P<step>[^<>\n]+)</small>\n\n)?^(?P<marks>#+) (?P<title>.+)$", re.M)
+COLUMNS = 88
+LONGEST = 3500  # words of a chapter up to its exercises; 2,000 are enough for most
+MIMES = re.compile(r"text/plain|image/png")
 LIVE = re.compile(  # what gencore.explore writes, and nothing else may be HTML
     r'<div class="gencore-live" id="live-[0-9a-f]{8}" data-figure="[a-z]+" role="group" aria-label="[^"]+">\n'
     r"<style>\n[^<]*</style>\n(?P<stage><div class=\"stage\".*</div>)\n"
@@ -40,18 +48,26 @@ def lines(cell):
 
 
 def headings(notebook):
-    found = [(len(m[1]), m[2].strip()) for m in re.finditer(r"^(#+) (.+)$", prose(notebook), re.M)]
+    sections = list(SECTION.finditer(prose(notebook)))
+    found = [(len(m["marks"]), m["title"].strip()) for m in sections]
     problems = []
     if [level for level, _ in found].count(1) != 1 or found[0][0] != 1:
         problems.append("there must be one heading of level 1, the first")
     for (before, _), (level, title) in zip(found, found[1:], strict=False):
         if level > before + 1:
             problems.append(f"heading {title!r} skips a level")
-    second = [title.split(":")[0] for level, title in found if level == 2]
-    if second[6:7] == [OPTIONAL]:
-        del second[6]
-    if second != HEADINGS:
-        problems.append(f"headings of level 2 are {second}, not {HEADINGS}")
+    labels = [m["step"] or m["title"].split(":")[0] for m in sections if len(m["marks"]) == 2]
+    steps = [label for label, _ in groupby(labels)]  # several sections may belong to one step
+    if steps[6:7] == [OPTIONAL]:
+        del steps[6]
+    if steps != HEADINGS:
+        problems.append(
+            f"the steps of the sections are {steps}, not {HEADINGS}; a title that says what is found "
+            "has its step above it, '<small>Objective</small>', an empty line, '## A bound'"
+        )
+    labelled = sum(m["step"] is not None for m in sections)
+    if prose(notebook).count("<small>") != labelled:
+        problems.append("<small>...</small> stands elsewhere than two lines above a heading")
     return problems
 
 
@@ -64,18 +80,163 @@ def cells(notebook):
     ]
     if statistics.median(sizes) > 8:
         problems.append(f"the median cell has {statistics.median(sizes)} lines, more than 8")
-    if len(lines(code(notebook)[0])) > 3:
-        problems.append("the first cell has more than 3 lines")
+    if len(lines(code(notebook)[0])) > 5:
+        problems.append("the first cell has more than 5 lines")
+    problems += [
+        f"cell {number}: a line of {len(line)} columns, more than {COLUMNS}: {line[:60]!r}"
+        for number, cell in enumerate(code(notebook), 1)
+        for line in lines(cell)
+        if len(line) > COLUMNS
+    ]
     return problems
 
 
 def words(notebook):
-    """The rhythm of the chapter proper, up to its exercises."""
+    """Code is explained, and the chapter proper, up to its exercises, has an end."""
     cells = notebook["cells"]
     ends = [i for i, cell in enumerate(cells) if re.search("^## Exercises", cell["source"], re.M)]
     body = {"cells": cells[: ends[0]] if ends and ends[0] else cells}
-    ratio = len(prose(body).split()) / sum(len(lines(cell)) for cell in code(body))
-    return [] if 3 <= ratio <= 12 else [f"{ratio:.1f} words of prose per code line, not 3 to 12"]
+    count, size = len(prose(body).split()), sum(len(lines(cell)) for cell in code(body))
+    problems = [] if count >= 3 * size else [f"{count} words explain {size} lines of code"]
+    return problems + ([f"{count} words, more than {LONGEST}"] if count > LONGEST else [])
+
+
+def markdown(notebook):
+    """The text of each Markdown cell, and each caption."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            yield cell["source"]
+        elif caption := cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption"):
+            yield caption
+
+
+MYST = {
+    "a role": r"\{[\w:.+-]+\}`",
+    "a directive": r"^[ >]*(?:`{3,}|~{3,}|:{3,}) *\{[\w:.+-]+\}|^[ >]*:{3,}",
+    "a target": r"^\([\w-]+\)=$",
+    "a substitution": r"\{\{.*?\}\}(?!\})",
+    "a link without words": r"(?<!!)\[\]\(",
+}
+
+
+def plain(notebook):
+    """JupyterLab, Colab and GitHub show MyST as it is typed: the text is plain Markdown."""
+    text = "\n\n".join(re.sub(r"(\$\$?)[^$]+\1", "", text) for text in markdown(notebook))
+    return [
+        f"{what} of MyST: {text[max(0, m.start() - 20) : m.end() + 20]!r}"
+        for what, pattern in MYST.items()
+        for m in re.finditer(pattern, text, re.M)
+    ]
+
+
+def todo(notebook):
+    found = [text for cell in notebook["cells"] for text in cell["source"].splitlines()]
+    return [f"left to do: {line[:80]!r}" for line in found if "TODO" in line]
+
+
+MARKED = re.compile(r"^[ >]*(?:[-*+] |\d+[.)] )?<!--n:.*", re.M)  # there, a comment begins HTML
+HIDDEN = re.compile(r"(?s)(`+)(?!`).*?(?<!`)\1(?!`)|(\$\$?).*?\2|^#[^\n]*", re.M)  # comments show
+
+
+def values(notebook):
+    """{name: [values]} as the cells recorded them, one after the other."""
+    found = {}
+    for cell in notebook["cells"]:
+        for name, value in recorded({"cells": [cell]}).items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def numbers(notebook):
+    """Each number between marks is the one that a cell recorded."""
+    known, problems = values(notebook), []
+    remedy = "run tools/execute_notebooks.py"
+    for text in markdown(notebook):
+        for name, number in NUMBER.findall(text):
+            if name not in known:
+                problems.append(f"no cell records {name!r}")
+            elif number != known[name][-1]:
+                problems.append(f"{name} is {known[name][-1]}, the text says {number!r}; {remedy}")
+            elif len(set(known[name])) > 1:
+                problems.append(f"{name} is recorded as {known[name]}: one name, one number")
+            if re.search(r"[*_`<>|$\[\]\\]|--", number):
+                problems.append(f"{name}: Markdown would read {number!r} as more than text")
+        rest = NUMBER.sub("", text)
+        halves = [rest[m.start() :][:60] for m in re.finditer(r"<!-- ?/?n\b", rest)]
+        problems += [f"half a mark: {half!r}" for half in halves]
+        problems += [f"a mark begins a line: {m[0][:60]!r}" for m in MARKED.finditer(text)]
+        shown = [m[0] for m in HIDDEN.finditer(text) if "<!--n:" in m[0]]
+        problems += [f"a mark in code, a formula or a heading: {span[:60]!r}" for span in shown]
+        problems += [f"typed, not recorded: {m[0]!r}" for m in re.finditer(r"\d ?± ?\d", rest)]
+    return problems
+
+
+# ---------------------------------------------------------------- papers
+
+LINK = re.compile(r"\[([^\[\]]+)\]\((https?://[^\s()]+)\)")
+PAPERS = re.compile(r"https?://(?:dx\.)?(?:doi\.org|arxiv\.org|openreview\.net|proceedings\.)")
+
+
+def address(url):
+    """One spelling of an address: arXiv's without version, a DOI in small letters."""
+    url = re.sub(r"^https?://(www\.|dx\.)?", "", unquote(url)).rstrip("/")
+    url = re.sub(r"^arxiv\.org/(abs|pdf)/([\w./-]+?)(v\d+)?(\.pdf)?$", r"arxiv.org/abs/\2", url)
+    return url.lower() if url.startswith("doi.org/") else url
+
+
+@cache
+def bibliography():
+    """{address: (first author's last name, year, title, key)} of refs.bib; several addresses each."""
+    found = {}
+    for key, entry in parse_file(str(ROOT / "book/refs.bib"), "bibtex").entries.items():
+        person, fields = entry.persons["author"][0], entry.fields
+        name = " ".join(map(str, person.rich_prelast_names + person.rich_last_names))
+        places = [fields.get("url"), f"https://doi.org/{fields['doi']}" if "doi" in fields else None]
+        places += [f"https://arxiv.org/abs/{fields['eprint']}"] if "eprint" in fields else []
+        for place in filter(None, places):
+            found[address(place)] = name, fields["year"], fields["title"], key
+    return found
+
+
+def letters(text):
+    text = unicodedata.normalize("NFKD", text.replace("\\l", "l").replace("ł", "l"))
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"\\.", "", text).lower())
+
+
+def disagreement(text, before, name, year, title):
+    """What is wrong with the words of a link to a paper, and with those before it in its item."""
+    since = LINK.split(before)[-1]
+    if dated := re.search(r"\b(\d{4})$", text):
+        wrong = dated[1] != year or letters(name) not in letters(text + since[-60:])
+        return f"{since[-40:]}[{text}], not {name} and {year}" if wrong else None
+    if not (letters(text) and letters(title).startswith(letters(text))):
+        return f"[{text}] is neither author and year nor the title {title!r}"
+    years = re.findall(r"\((\d{4})\)", since)
+    wrong = years[-1:] != [year] or letters(name) not in letters(since)
+    return f"before [{text}] {name} ({year}) is expected" if wrong else None
+
+
+def links(text):
+    """(words of the link, address, what stands before it in its paragraph or item)."""
+    for part in re.split(r"\n\n|\n(?=- )", text):
+        for m in LINK.finditer(part):
+            yield m[1], m[2], part[: m.start()]
+
+
+def papers(notebook):
+    """Links to papers have their entry in refs.bib and agree with it."""
+    problems = []
+    for text in markdown(notebook):
+        for words_, url, before in links(text):
+            entry = bibliography().get(address(url))
+            if entry and (found := disagreement(words_, before, *entry[:3])):
+                problems.append(f"{url}: {found}")
+            elif not entry and PAPERS.match(url):
+                problems.append(f"{url} has no entry in book/refs.bib")
+    return problems
+
+
+# ---------------------------------------------------------------- outputs
 
 
 def outputs(notebook):
@@ -166,6 +327,8 @@ def stale(notebook):
     ]
     if notebook["metadata"].get("gencore", {}).get("profile") != "full":
         problems.append("the outputs are not of profile full")
+    if notebook["metadata"].get("gencore", {}).get("smaller_runs") != []:
+        problems.append("runs that it loads were trained under a smaller profile, or nobody looked")
     return problems
 
 
@@ -199,4 +362,5 @@ def paths(notebook):
     return [f"an absolute path: {hit!r}" for hit in hits]
 
 
-RULES = [headings, cells, words, outputs, figures, live, execution, stale, metadata, paths]
+RULES = [headings, cells, words, plain, todo, numbers, papers, outputs, figures, live, execution]
+RULES += [stale, metadata, paths]

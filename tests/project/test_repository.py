@@ -1,6 +1,7 @@
 """One address, stamped everywhere: first cells, cards, citation, downloads; and cards' times."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from notebook_files import ROOT, block, notebooks, read
 FORK = "https://github.com/me/my-fork"
 STAMPED = [
     "_config.yml",
+    "_toc.yml",
     "CITATION.cff",
     "README.md",
     "pyproject.toml",
@@ -22,36 +24,50 @@ STAMPED = [
 ]
 
 
-def test_first_cell(chapter):
-    assert code(chapter)[0]["source"] == stamp.first_cell(stamp.address())
-    assert len(code(chapter)[0]["source"].splitlines()) <= 3
+def test_card_and_first_cell(chapter_path, chapter):
+    found = list(execute_notebooks.lacking(chapter))
+    assert not found, "\n".join(found)
+    links = block(chapter["cells"][0]["source"], "card:links")
+    assert links == stamp.card_links(stamp.address(), chapter_path.name), (
+        "run tools/stamp_repository.py"
+    )
 
 
-def test_card(chapter_path, chapter):
-    card = chapter["cells"][0]["source"]
-    assert "**You will be able to**" in card and "**Before you start**" in card
-    assert block(card, "card:links") == stamp.card_links(stamp.address(), chapter_path.name)
+@pytest.mark.parametrize("repo", [stamp.PLACEHOLDER, FORK, "https://github.com/someone-else/a-course"])
+def test_the_first_cell_fits_on_the_screen(repo):
+    lines = stamp.first_cell(repo).splitlines()
+    assert len(lines) <= 5 and max(map(len, lines)) <= 88
 
 
 def test_card_time_is_what_was_measured(chapter):
     record = chapter["metadata"]["gencore"]
+    assert "wall_s" in record, "never executed: run tools/execute_notebooks.py"
     assert block(chapter["cells"][0]["source"], "card:time") == execute_notebooks.time_line(record)
     measured = execute_notebooks.training(record.get("runs", []))
     assert (record["train_runs"], record["train_cpu_s"]) == measured, (
         "make notebooks: runs were trained anew"
     )
-    assert record["version"] == stamp.version()
+    assert record["version"] == stamp.version(), "run make notebooks: another version of gencore"
 
 
 def test_card_names_the_runs_that_the_chapter_loads(chapter):
-    runs = pytest.importorskip("gencore.runs")
+    catalogue = pytest.importorskip("gencore.catalogue")
     patterns = chapter["metadata"]["gencore"].get("runs", [])
     text = "\n".join(cell["source"] for cell in code(chapter))
-    for name in re.findall(r'runs\.(?:get|summary)\("([^"{}]+)"', text):
-        assert name in runs.names(), name
+    for name in re.findall(r'runs\.(?:get|summary|metrics)\("([^"{}]+)"', text):
+        assert name in catalogue.runs(), name
         assert any(execute_notebooks.fnmatch.fnmatch(name, p) for p in patterns), (
-            f"{name} is not in the card"
+            f'the notebook\'s metadata do not name {name}: add it to "gencore": {{"runs": [...]}}'
         )
+
+
+def test_a_run_of_a_smaller_profile_is_noticed(tmp_path):
+    (tmp_path / "book/runs").mkdir(parents=True)
+    for name, profile in (("a-1", "full"), ("a-2", "quick"), ("b-1", "smoke")):
+        text = json.dumps({"name": name, "profile": profile, "cpu_s": 1.4})
+        (tmp_path / f"book/runs/{name}.json").write_text(text)
+    assert execute_notebooks.smaller(["a-*"], tmp_path) == ["a-2"]
+    assert execute_notebooks.training(["a-*", "b-1"], tmp_path) == (3, 4)
 
 
 def test_links_between_files_lead_somewhere():
@@ -61,7 +77,12 @@ def test_links_between_files_lead_somewhere():
 
 
 def test_one_address():
-    assert read_text(ROOT / "README.md").count(stamp.readme_table(stamp.address())) == 1
+    assert read_text(ROOT / "README.md").count(stamp.readme_table(stamp.address())) == 1, (
+        "run tools/stamp_repository.py"
+    )
+    assert json.loads(read_text(ROOT / "gencore/assets/release.json"))["address"] == (
+        f"{stamp.address()}/releases/download/v{stamp.version()}/"
+    ), "run tools/stamp_repository.py: a release's networks belong to its version"
     folders = [
         ROOT,
         *(ROOT / name for name in ("book", "book/ext", "gencore", "gencore/assets", "tools")),
@@ -103,13 +124,15 @@ def test_stamping_there_and_back(copy):
     stamp.stamp(FORK, copy)
     stamped = contents(copy)
     changed = {name for name in before if before[name] != stamped[name]}
-    assert changed == set(before) - {type(next(iter(before)))("pyproject.toml")}
+    assert {path.name for path in set(before) - changed} == {"pyproject.toml", "_toc.yml"}
     assert not [name for name, data in stamped.items() if b"github.com/OWNER" in data]
     assert stamp.address(copy) == FORK
     for path in notebooks(copy):
         notebook = read(path)
-        assert f"{FORK}/releases/download/v{stamp.version()}/" in code(notebook)[0]["source"]
+        assert f'"{FORK}"' in code(notebook)[0]["source"]
         assert stamp.colab(FORK, path.name) in notebook["cells"][0]["source"]
+    release = json.loads(read_text(copy / "gencore/assets/release.json"))["address"]
+    assert release == f"{FORK}/releases/download/v{stamp.version()}/"
     stamp.stamp(stamp.PLACEHOLDER, copy)
     assert contents(copy) == before or stamp.address() != stamp.PLACEHOLDER
 
@@ -142,16 +165,17 @@ def test_a_bad_address_changes_nothing(repo):
 
 def run_cell(repo, monkeypatch, missing=True):
     """Run the first cell where gencore is missing; returns the commands that it gave to IPython."""
+    transformer = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager()
     commands = []
 
     class Shell:
-        def run_line_magic(self, *command):
-            commands.append(command)
+        def run_line_magic(self, name, line):
+            commands.append((name, line.format(REPOSITORY=repo)))  # as IPython does
 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if missing else find(name))
     monkeypatch.setattr(sys, "path", sys.path[:])
-    exec(stamp.first_cell(repo), {"get_ipython": Shell})
+    exec(transformer.transform_cell(stamp.first_cell(repo)), {"get_ipython": Shell})
     return commands
 
 
@@ -162,10 +186,26 @@ def test_first_cell_installs_from_the_release(monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_ipython_puts_the_address_into_the_command():
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell.instance()
+    shell.user_ns["REPOSITORY"] = FORK
+    line = next(line for line in stamp.first_cell(FORK).splitlines() if "%pip" in line)
+    said = shell.var_expand(line.partition("%pip ")[2])
+    shell.clear_instance()
+    assert said.startswith(f"install -q {FORK}/releases/download/v{stamp.version()}/gencore-")
+
+
 def test_first_cell_installs_nothing_where_gencore_is(monkeypatch):
     assert run_cell(FORK, monkeypatch, missing=False) == []
 
 
 def test_first_cell_of_an_unpublished_copy_says_what_to_do(monkeypatch):
-    with pytest.raises(ImportError, match="open the notebook inside a clone"):
+    with pytest.raises(ImportError, match="open this notebook in a clone"):
         run_cell(stamp.PLACEHOLDER, monkeypatch)
+
+
+def test_gencore_is_imported_before_torch(chapter):
+    """The package settles the number of threads when it is imported, which torch reads once."""
+    text = "\n".join(cell["source"] for cell in code(chapter))
+    first = re.search(r"^(?:import|from) (?:torch|gencore)", text, re.M)
+    assert first and first[0] == "import gencore"
