@@ -9,16 +9,22 @@ import sys
 from importlib import metadata
 
 import gencore
-from gencore import data, nets, runs, store
+from gencore import catalogue, data, nets, runs, store, train
 
-EXPECTED = (ValueError, LookupError, OSError, nets.Diverged)  # one sentence, no traceback
+EXPECTED = (ValueError, LookupError, OSError, MemoryError, train.Diverged)  # one sentence, no traceback
 
 
 def main(arguments=None):
     """Parse the arguments, run one command, return the exit status."""
     args = _parser().parse_args(arguments)
     try:
-        return args.command(args) or 0
+        train.threads()
+        status = args.command(args) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
@@ -44,12 +50,15 @@ def _parser():
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--all", action="store_true", help="everything missing, stale or damaged")
     command.add_argument("--again", action="store_true", help="train also what is ready")
+    command.add_argument("--data", metavar="PATH", help="your own images instead: a folder or an .npz")
+    command.add_argument("--name", metavar="NEW", help="what to call the run on them")
     command = add("sample", sample, "write a grid of generated images as PNG")
     command.add_argument("name", metavar="NAME")
     command.add_argument("-n", type=int, default=64, help="number of images (64)")
     command.add_argument("-o", default="grid.png", metavar="FILE", help="file to write (grid.png)")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--prior", default="normal", help="normal, gaussian or gmm")
+    command.add_argument("--prior", metavar="DENSITY",
+                         help="where codes come from: the model's own prior, gaussian or gmm")
     add("data", list_data, "say which datasets are here and where they come from")
     command = add("bench", bench, "measure the loop and the import against their bars")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -67,24 +76,49 @@ def train_runs(args):
     """Train what is named, or with --all whatever is not ready; a ready run costs nothing."""
     if bool(args.names) == args.all:
         raise ValueError("Name the runs to train, or say --all.")
-    chosen = runs.names() if args.all else [runs.config(name).name for name in args.names]
+    if args.data or args.name:
+        return _train_on(args)
+    chosen = list(catalogue.runs()) if args.all else [runs.config(name).name for name in args.names]
     todo = [name for name in chosen if args.again or runs.state(name) != "ready"]
-    print(f"{len(chosen) - len(todo)} ready, {len(todo)} to train (profile {data.profile()}).")
+    print(f"{len(chosen) - len(todo)} ready, {len(todo)} to train (profile {store.profile()}).")
     for name in todo:
-        if not args.again and runs.state(name) == "ready":  # made on the way, for another run
-            continue
-        print(f"{name}: training", flush=True)
-        run = runs.publish(name, progress=True)
-        print(f"{name}: saved in {store.runs_dir()}, {run.meta['cpu_s']:.0f} s of processor time")
+        if args.again or runs.state(name) != "ready":  # else made on the way, for another run
+            _publish(name)
+
+
+def _train_on(args):
+    """Train one run of the catalogue on the reader's own images."""
+    if len(args.names) != 1 or not args.data or not args.name:
+        raise ValueError("Say which run, which images and a new name: train RUN --data PATH --name NEW.")
+    conf = catalogue.on_other_images(runs.config(args.names[0]), os.path.abspath(args.data), args.name)
+    _publish(conf)
+
+
+def _publish(what):
+    name = what if isinstance(what, str) else what.name
+    print(f"{name}: training", flush=True)
+    run = runs.publish(what, progress=True)
+    kept = " (a repetition: its numbers, not its weights)" if runs.is_repetition(name) else ""
+    print(f"{name}: saved in {store.own_dir()}{kept}, {run.meta['cpu_s']:.0f} s of processor time")
 
 
 def sample(args):
     """Generate images and write them as one PNG, eight or so to a row."""
+    if not args.o:
+        raise ValueError("-o is empty; it should be the name of a file.")
+    run = runs.get(args.name)
+    images = run.sample(args.n, seed=args.seed, prior=args.prior)
+    if images.ndim != 4:
+        raise ValueError(f"{args.name} draws points, not images: use runs.get(...).sample in Python.")
+    store.write_bytes(args.o, _sheet(images))
+    prior = args.prior or next(iter(run.model.priors))
+    print(f"{len(images)} samples of {args.name} (seed {args.seed}, density {prior}) in {args.o}")
+
+
+def _sheet(images):
+    """The bytes of a PNG with all images (n, C, H, W) in a square of rows and columns."""
     from PIL import Image
 
-    if args.n < 1:
-        raise ValueError(f"-n is {args.n}; it should be at least 1.")
-    images = runs.get(args.name).sample(args.n, seed=args.seed, prior=args.prior)
     n, channels, height, width = images.shape
     columns = max(1, round(n**0.5))
     rows = -(-n // columns)
@@ -94,8 +128,7 @@ def sample(args):
     pixels = (sheet * 255).round().byte().numpy()  # (rows * H, columns * W, C)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "png")
-    store.write_bytes(args.o, buffer.getvalue())
-    print(f"{n} samples of {args.name} (seed {args.seed}, prior {args.prior}) in {args.o}")
+    return buffer.getvalue()
 
 
 def list_data(args):
@@ -121,36 +154,56 @@ def bench(args):
 
 def doctor(args):
     """One screen that shows what this machine has, and names what is wrong and how to mend it."""
-    import torch
-
-    trouble = []
     print(f"gencore {gencore.__version__}, Python {platform.python_version()}, {platform.system()}")
+    trouble = [*_packages(), *_hardware(), *_folders(), *_datasets(), *_artefacts()]
+    for problem in trouble:
+        print(f"! {problem}")
+    print("Nothing is wrong." if not trouble else f"{len(trouble)} problems.")
+    return 1 if trouble else 0
+
+
+def _packages():
     for package in ("torch", "torchvision", "numpy", "safetensors", "matplotlib", "scikit-learn"):
         try:
             print(f"  {package:14} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
-            trouble.append(f"{package} is not installed: pip install {package}")
-    unused = " (a GPU is there; gencore does not use it yet)" if torch.cuda.is_available() else ""
-    print(f"device  {torch.get_num_threads()} CPU threads{unused}")
-    print(f"profile {data.profile()}   cache {store.cache_dir()}   artefacts {store.runs_dir()}")
-    for name in (*data.SHAPES, "fashion-mini"):
-        found, place = data.where(name)
-        print(f"  {name:14} {'here' if found else 'missing':8} {place}")
+            yield f"{package} is not installed: pip install {package}"
+
+
+def _hardware():
+    device = train.device()
+    number = str(nets.precision(device)).removeprefix("torch.")
+    print(f"device  {device}, {train.threads()} CPU threads, networks train in {number}")
+    return []
+
+
+def _folders():
+    print(f"profile {store.profile()}   cache {store.cache_dir()}   artefacts {store.own_dir()}")
+    for folder, name in ((store.cache_dir(), "GENCORE_HOME"), (store.own_dir(), "GENCORE_RUNS")):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not os.access(there, os.W_OK):
+            yield f"{there} cannot be written: set {name} to a folder that can"
+
+
+def _datasets():
+    for name, row in data.TABLE.items():
+        if len(row.shape) == 3:
+            found, place = data.where(name)
+            print(f"  {name:14} {'here' if found else 'missing':8} {place}")
     try:
         data.load("fashion-mini")
     except ValueError as error:
-        trouble.append(str(error))
+        yield str(error)
+
+
+def _artefacts():
     states = {name: runs.state(name) for name in runs.names()}
     ready = sum(value == "ready" for value in states.values())
     print(f"artefacts {ready} of {len(states)} ready")
     for bad in sorted(set(states.values()) - {"ready"}):
         some = [name for name, value in states.items() if value == bad]
-        trouble.append(f"{len(some)} artefacts {bad}: {', '.join(some[:4])}{' ...' * (len(some) > 4)}")
-        trouble[-1] += "; `python -m gencore train NAME` makes one again"
-    for problem in trouble:
-        print(f"! {problem}")
-    print("Nothing is wrong." if not trouble else f"{len(trouble)} problems.")
-    return 1 if trouble else 0
+        listed = ", ".join(some[:4]) + " ..." * (len(some) > 4)
+        yield f"{len(some)} artefacts {bad}: {listed}; `python -m gencore train NAME` makes one again"
 
 
 if __name__ == "__main__":

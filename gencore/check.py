@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from gencore import data, runs
+from gencore import runs, store
 from gencore.style import text
 
 
@@ -65,9 +65,9 @@ def band(run_name, metric, value):
     The band is the mean over the seeds ± 4 standard deviations, at least ± 2 %. It is that of the
     profile full; under smoke, where other images stand in, nothing is compared.
     """
-    if data.profile() == "smoke":
+    if store.profile() == "smoke":
         return _verdict(True, f"{metric} of {run_name}: not compared, profile smoke uses stand-in data.")
-    known = runs.get(run_name).metrics
+    known = runs.metrics(run_name)
     if metric not in known:
         near = difflib.get_close_matches(metric, known, 3, 0) or ["none"]
         raise KeyError(f"{run_name} has no metric {metric!r}; the nearest: {', '.join(near)}.")
@@ -75,7 +75,7 @@ def band(run_name, metric, value):
     half = max(4 * (sd or 0.0), 0.02 * abs(mean))
     passed = abs(value - mean) <= half
     where = "inside" if passed else "above" if value > mean else "below"
-    hint = f"this is profile {data.profile()}; compare steps, objective and images with that run's."
+    hint = f"this is profile {store.profile()}; compare steps, objective and images with that run's."
     limits = f"{text(mean - half)} to {text(mean + half)} (seeds: {n})"
     return _verdict(passed, f"{metric} of {run_name}: {text(value)} is {where} {limits}.", hint)
 

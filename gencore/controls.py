@@ -3,31 +3,32 @@
 They need a kernel to do anything, so in a page they are one line that says so.
 """
 
+import inspect
 import threading
 from dataclasses import replace
 
 import ipywidgets as ui
-import torch
 
-from gencore import data, evaluate, runs, show, train, vae
+from gencore import data, evaluate, runs, show, train
 
 NOTE = "Here the running notebook has controls: {}. They need a kernel and are not part of this page."
 
 
 class Training(ui.VBox):
-    """Train the VAE of a published run again with other settings.
+    """Train a published run again with other settings.
 
     `model` and `history` are the network and the records of the latest training, for the cells
     that follow; the published run is left alone. Training goes on beside the notebook: other
-    cells run meanwhile, and Stop leaves a usable model. Raises ValueError for a run that is no VAE.
+    cells run meanwhile, and Stop leaves a usable model. Sliders stand for what the run's paper has
+    of latent dimension and β. Raises ValueError for a run that does not generate images.
     """
 
     def __init__(self, name, steps=400):
         self.config = runs.config(name)
-        if self.config.paper != "vae":
-            raise ValueError(f"{name} is a {self.config.paper}; the controls train a VAE: vae-mnist-d2.")
+        if not hasattr(self.config.paper.Model, "decode"):
+            raise ValueError(f"{name} does not generate images: the controls train vae-mnist-d2, say.")
         wide = {"style": {"description_width": "9em"}, "layout": {"width": "28em", "max_width": "95%"}}
-        start = self.config.model["latent_dim"]
+        start = self.config.model.get("latent_dim", 1)
         self.latent_dim = ui.IntSlider(start, 1, max(64, start), description="latent dimensions", **wide)
         self.beta = ui.FloatLogSlider(1, min=-2, max=1.5, step=0.1, description="β", **wide)
         self.lr = ui.FloatLogSlider(self.config.lr, min=-4, max=-1.5, step=0.1, readout_format=".1e",
@@ -41,7 +42,10 @@ class Training(ui.VBox):
         self.model, self.history, self.thread, self.draws = None, {}, None, 0
         self.go.on_click(lambda _: self.stop() if self.running else self.start())
         self.again.on_click(lambda _: self.sample())
-        super().__init__([self.latent_dim, self.beta, self.lr, self.steps,
+        options = inspect.signature(self.config.paper.Step).parameters
+        self.has_beta, self.has_dim = "beta" in options, "latent_dim" in self.config.model
+        sliders = [self.latent_dim] * self.has_dim + [self.beta] * self.has_beta
+        super().__init__([*sliders, self.lr, self.steps,
                           ui.HBox([self.go, self.again]), self.status, self.picture])  # fmt: skip
 
     @property
@@ -64,12 +68,14 @@ class Training(ui.VBox):
             self.thread.join()
 
     def sample(self):
-        """Decode 16 new draws from N(0, I) with the model as it is now."""
+        """Decode 16 new draws from the model's own prior with the model as it is now."""
         if self.model is None:
             return
         self.draws += 1
-        z = torch.randn(16, self.model.latent_dim, generator=torch.Generator().manual_seed(self.draws))
-        self.picture.value = show.png(show.grid(evaluate.decode(self.model, z)))
+        training = self.model.training
+        images = evaluate.sample(self.model.eval(), 16, self.draws)
+        self.model.train(training)
+        self.picture.value = show.png(show.grid(images))
         self.picture.layout.display = None
 
     def _train(self):
@@ -80,18 +86,27 @@ class Training(ui.VBox):
         finally:
             self.go.description, self.again.disabled = "Train", self.model is None
 
+    def _chosen(self):
+        """The run's configuration with what the sliders say."""
+        model, objective = dict(self.config.model), dict(self.config.objective)
+        if self.has_dim:
+            model["latent_dim"] = self.latent_dim.value
+        if self.has_beta:
+            objective["beta"] = self.beta.value
+        return replace(self.config, model=model, objective=objective, lr=self.lr.value)
+
     def _steps(self):
-        conf = replace(self.config, model=self.config.model | {"latent_dim": self.latent_dim.value})
-        model = runs.build(conf)
-        step = vae.Step(model, self.lr.value, self.beta.value, seed=conf.seed)
-        batches = data.batches(data.load(conf.data).train.images, conf.batch, conf.seed)
-        self.model, self.history, total = model, {}, self.steps.value
+        conf = self._chosen()
+        dataset = data.load(conf.data)
+        step = runs.begin(conf, dataset)
+        batches = data.batches(dataset.train, conf.batch, conf.seed, device=train.device())
+        self.model, self.history, total = step.model, {}, self.steps.value
         for record in train.loop(step, batches, total, history=self.history):
             if self.stopped.is_set():
                 break
             if record.step % max(20, total // 20) == 0 or record.step == total:
-                terms = ", ".join(f"{key} {value:.1f}" for key, value in record.losses.items())
-                self.status.value = f"Step {record.step} of {total}: {terms} nats per image."
+                terms = ", ".join(f"{key} {value:.4g}" for key, value in record.losses.items())
+                self.status.value = f"Step {record.step} of {total}: {terms}."
                 self.sample()
 
     def _repr_mimebundle_(self, **options):

@@ -1,8 +1,9 @@
-"""What a run is measured by: one protocol for every model of the book.
+"""What a run is measured by: blocks that a paper's `measure` puts together.
 
-All Fréchet distances compare N images with the N first test images, on the 64 features of the
-dataset's own frozen classifier. `frechet_floor` is what N real training images score. Fixed
-seeds make every number repeatable from the artefact alone.
+They need no more of a model than `priors`, `decode` and, if it can, `infer`. All distances compare
+N images with the N first test images, on the features of the dataset's ruler: 64 numbers of a
+frozen classifier, or the coordinates of points. `frechet_floor` is what N real training images
+score. Fixed seeds make every number repeatable from the artefact alone.
 """
 
 import math
@@ -10,194 +11,247 @@ import platform
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from gencore import data, metrics, vae
+from gencore import data, latents, metrics, nets
 
-PRIORS = {"vae": ("prior", "gmm"), "ae": ("prior", "gaussian", "gmm")}
+CHUNK = 1000  # images in memory at a time
+MOST_BYTES = 4_000_000_000  # what one call of `sample` may return
+SNAPSHOT_BYTES = 600_000  # what the pictures of all snapshots of a run may take
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh)
 
 
 @torch.no_grad()
 def codes(model, images, seed=0):
-    """Codes of uint8 images, (n, d): draws from q(z|x) for a VAE, the codes themselves otherwise."""
-    generator = torch.Generator().manual_seed(seed)
-    out = []
-    for chunk in images.split(1000):
-        code = model.encode(data.to_unit(chunk))
-        out.append(vae.reparameterise(*code, generator) if isinstance(code, tuple) else code)
-    return torch.cat(out)
+    """Codes of uint8 images, (n, d) on the CPU: draws from the posterior, where it is not a point."""
+    generator = latents.generator(seed, nets.device_of(model))
+    return torch.cat([model.infer(x, generator).cpu() for x in _chunks(model, images)])
 
 
 @torch.no_grad()
 def decode(model, z):
-    """Images of codes, in chunks that keep memory small: (n, d) -> (n, C, H, W)."""
-    return torch.cat([model.decode(chunk) for chunk in z.split(1000)])
+    """Images of codes, (n, d) -> (n, C, H, W) in [0, 1] on the CPU, in chunks that keep memory small.
+
+    Raises ValueError when they are no numbers in [0, 1] (points may be anywhere).
+    """
+    device = nets.device_of(model)
+    images = torch.cat([model.decode(chunk.to(device)).float().cpu() for chunk in z.split(CHUNK)])
+    low, high = images.min().item(), images.max().item()
+    if images.ndim > 2 and not -1e-6 <= low <= high <= 1 + 1e-6 or not math.isfinite(high - low):
+        raise ValueError(
+            f"{type(model).__module__}.{type(model).__name__} decodes images from {low:.3g} to "
+            f"{high:.3g}; they should lie in [0, 1]: end its decode with a sigmoid or a clamp."
+        )
+    return images
 
 
 @torch.no_grad()
 def reconstruct(model, images):
-    """The decoded posterior mean (or code) of uint8 images: (n, C, H, W) in [0, 1]."""
-    out = []
-    for chunk in images.split(1000):
-        code = model.encode(data.to_unit(chunk))
-        out.append(model.decode(code[0] if isinstance(code, tuple) else code))
-    return torch.cat(out)
+    """Uint8 images through code (the posterior's mean) and decoder: (n, C, H, W) in [0, 1]."""
+    means = [model.infer(x).cpu() for x in _chunks(model, images)]
+    return decode(model, torch.cat(means))
 
 
-def draw_codes(z, n, prior, seed=0):
-    """n draws from a density fitted to the codes z (N, d): one "gaussian", or a "gmm" of ten.
+def sample(model, n, seed=0, prior=None):
+    """n images, decoded from draws of a density in `model.priors`; None is the model's own, the first.
 
-    Ghosh et al. (2020), arXiv:1903.12436, sample autoencoders in this way.
+    The draws are made on the CPU, so that a seed means the same codes on every device. Raises
+    ValueError for an unknown density, a bad n or seed, or more images than memory should hold.
     """
-    from sklearn.mixture import GaussianMixture
-
-    mixture = GaussianMixture(10 if prior == "gmm" else 1, random_state=seed, reg_covar=1e-5)
-    mixture.fit(z[:20_000].double().numpy())
-    return torch.from_numpy(mixture.sample(n)[0]).float()[_shuffle(n, seed)]
-
-
-def _shuffle(n, seed):
-    # scikit-learn returns the draws sorted by component
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-
-
-def evaluate(model, paper, dataset, n=10_000):
-    """All metrics of a trained model as a flat dict of JSON-able numbers and lists."""
-    model.eval()
-    if paper == "classifier":
-        return {"accuracy": _accuracy(model, dataset.test)}
-    if paper == "linear":
-        return _linear(model, dataset)
-    values = {} if paper == "ae" else _bound(model, dataset.test.images, n)
-    values |= _pixels(model, paper, dataset)
-    if paper in PRIORS:  # what an encoder's model samples is measured with the run it is for
-        values |= _distances(model, paper, dataset, n)
-    return {key: _rounded(value) for key, value in values.items()}
+    names = list(model.priors)
+    prior = names[0] if prior is None else prior
+    if prior not in names:
+        raise ValueError(f"prior is {prior!r}; this model has {', '.join(map(repr, names))}.")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}; it should be a whole number of images, at least 1.")
+    generator, density = latents.generator(seed), model.priors[prior]
+    size = decode(model, density.sample(1, latents.generator(0)))[0].numel() * 4
+    if n * size > MOST_BYTES:
+        raise ValueError(
+            f"{n:,} images take {n * size / 1e9:,.0f} GB; ask for at most {MOST_BYTES // size:,} at a "
+            f"time, with another seed for each."
+        )
+    return decode(model, density.sample(n, generator))
 
 
-def _rounded(value):
-    """Six significant digits: more would only record the machine's last bits."""
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return value if isinstance(value, int) else float(f"{value:.6g}")
+def check(model, dataset):
+    """Draw two images from each density of an untrained model, so that mistakes show before training.
 
-
-@torch.no_grad()
-def _accuracy(model, split):
-    pairs = zip(split.images.split(1000), split.labels.split(1000), strict=True)
-    hits = sum((model(data.to_unit(x)).argmax(1) == y).sum().item() for x, y in pairs)
-    return hits / len(split)
-
-
-def _linear(model, dataset):
-    flat = dataset.train.images.flatten(1).double() / 255
-    mean, cov = flat.mean(0), flat.T.cov(correction=0)
-    with torch.no_grad():
-        bound = vae.linear_elbo(model.double(), mean, cov).item()
-    model.float()
-    _, sigma2, optimum = vae.ppca(mean, cov, model.latent_dim)
-    sigma = model.log_sigma.exp().item()
-    return {"elbo": bound, "ppca": optimum.item(), "sigma": sigma, "ppca_sigma": sigma2.sqrt().item()}
+    Raises ValueError, in one sentence, for a density of the wrong dimension, images of another
+    shape than the dataset's, or values outside [0, 1].
+    """
+    training = model.training
+    for name, density in model.eval().priors.items():
+        try:
+            images = decode(model, density.sample(2, latents.generator(0)))
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"The density {name!r} draws codes of {density.dim} numbers, which the model's decode "
+                f"does not take ({str(error).splitlines()[0]})."
+            ) from None
+        if tuple(images.shape[1:]) != tuple(dataset.shape):
+            raise ValueError(
+                f"The model decodes {tuple(images.shape[1:])}, but {dataset.name} has images of "
+                f"{tuple(dataset.shape)} (channels, height, width)."
+            )
+    model.train(training)
 
 
 @torch.no_grad()
-def _bound(model, images, n):
-    """ELBO and its parts on the test images, and the IWAE bound on some of them."""
-    generator = torch.Generator().manual_seed(0)
-    parts, mus, kls = [], [], []
-    for chunk in images[:n].split(500):
-        x = data.to_unit(chunk)
-        mu, logvar = model.encode(x)
-        z = vae.reparameterise(mu, logvar, generator)
-        parts.append(model.log_likelihood(x, z).double())
-        kls.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double())
-        mus.append(mu)
-    rec, kl = torch.cat(parts).mean().item(), torch.cat(kls).mean(0)
-    some, k = images[: n // 10], 100 if n >= 10_000 else 10
-    tight = torch.cat([vae.iwae(model, data.to_unit(c), k, generator) for c in some.split(100)])
-    return {
-        "elbo": rec - kl.sum().item(), "rec": rec, "kl": kl.sum().item(), "kl_per_dim": kl.tolist(),
-        "iwae": tight.double().mean().item(), "active_units": metrics.active_units(torch.cat(mus)),
-        "sigma": model.sigma.item(),
-    }  # fmt: skip
-
-
-@torch.no_grad()
-def _pixels(model, paper, dataset):
-    """Squared errors per pixel of reconstructions of seen and unseen images."""
+def pixel_errors(model, dataset):
+    """Squared errors per pixel of reconstructions of seen and unseen images, and the PSNR in dB."""
     values = {}
     for part in ("train", "test"):
         images = getattr(dataset, part).images[:10_000]
-        x = data.to_unit(images)
-        mse = (reconstruct(model, images) - x).square().mean().item()
-        values |= {f"mse_{part}": mse}
-    values |= {"mse": values["mse_test"], "psnr": -10 * math.log10(values["mse_test"])}
-    if paper == "ae":
-        x = data.to_unit(dataset.test.images[:10_000])
-        logits = torch.cat([model.decoder(model.encode(c)) for c in x.split(1000)])
-        values["rec"] = vae.bernoulli_log_likelihood(x, logits).double().mean().item()
-    return values
+        error = (reconstruct(model, images) - data.to_unit(images)).square().mean().item()
+        values |= {f"mse_{part}": error}
+    return values | {"mse": values["mse_test"], "psnr": -10 * math.log10(values["mse_test"])}
 
 
-def _distances(model, paper, dataset, n):
-    """Distances of reconstructions and samples from the test images, and the floor."""
+def distances(model, dataset, n=10_000):
+    """Distances of reconstructions and of samples from the test images, and the floor.
+
+    A key ends with what was compared: `floor`, `rec`, or the name of a density, as in
+    `frechet_prior`. Precision, recall, density and coverage are those of the model's own prior.
+    """
     real, seen = dataset.test.images[:n], dataset.train.images[:n]
-    n = len(real)
-    z = codes(model, dataset.train.images)
-    sets = {"floor": data.to_unit(seen), "rec": reconstruct(model, seen)}
-    for prior in PRIORS[paper]:
-        if prior == "prior":
-            code = torch.randn(n, model.latent_dim, generator=torch.Generator().manual_seed(0))
-        else:
-            code = draw_codes(z, n, prior)
-        sets[prior] = decode(model, code)
-    target = metrics.features(real, dataset.name)
-    values = {"sharpness_real": metrics.sharpness(data.to_unit(real)), "n": n}
+    n = min(len(real), len(seen))
+    target = _features(real, dataset)
+    if n <= target.shape[1]:
+        print(f"{n} images are too few to measure distances with: {target.shape[1] + 1} are needed.")
+        return {"n": n}
+    sets = {"floor": data.to_unit(seen)}
+    if hasattr(model, "infer"):
+        sets["rec"] = reconstruct(model, seen)
+    sets |= {name: sample(model, len(real), prior=name) for name in model.priors}
+    values = {"n": len(real), **_sharpness("real", data.to_unit(real))}
     for what, images in sets.items():
-        features = metrics.features(images, dataset.name)
+        features = _features(images, dataset)
         values[f"frechet_{what}"] = metrics.frechet(features, target)
         values[f"kid_{what}"] = metrics.kid(features, target, size=min(1000, n))[0]
-        if what != "floor":
-            values[f"sharpness_{what}"] = metrics.sharpness(images)
-        if what == "prior":
+        values |= _sharpness(what, images) if what != "floor" else {}
+        if what == next(iter(model.priors)):
             values |= metrics.prdc(target, features)
+            if dataset.centres is not None:
+                values |= metrics.modes(images, dataset.centres)
     return values
 
 
-def machine():
-    """Versions and hardware, for the record."""
+def _features(images, dataset):
+    own = dataset.name not in data.TABLE  # the reader's own images may be of any size
+    return metrics.features(images, dataset.ruler, resize=own)
+
+
+def _sharpness(what, images):
+    return {f"sharpness_{what}": metrics.sharpness(images)} if images.ndim == 4 else {}
+
+
+@torch.no_grad()
+def health(model, dataset, n=1000):
+    """Are the networks alive, and do the codes use their dimensions? Shares and a number.
+
+    A hidden unit (a channel, in a convolution) is live if it is positive anywhere for any of the
+    first n test images: `live_units` is their share, `live_units_least` that of the worst layer.
+    `code_rank` is the effective rank of the codes' covariance, exp of the entropy of its
+    normalised eigenvalues: Roy & Vetterli (2007).
+    """
+    fired, hooks = {}, []
+
+    def watch(module, inputs, output):
+        over = [axis for axis in range(output.ndim) if axis != 1]
+        now = output.detach().amax(over) > 0
+        fired[module] = fired.get(module, torch.zeros_like(now)) | now
+
+    for module in model.modules():
+        if isinstance(module, ACTIVATIONS):
+            hooks.append(module.register_forward_hook(watch))
+    try:
+        z = _some_codes(model, dataset.test.images[:n])
+        decode(model, z)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    values = {"code_rank": effective_rank(z)}
+    if fired:
+        shares = [layer.double().mean().item() for layer in fired.values()]
+        units = torch.cat([layer for layer in fired.values()])
+        values |= {"live_units": units.double().mean().item(), "live_units_least": min(shares)}
+    return values
+
+
+def _some_codes(model, images):
+    if hasattr(model, "infer"):
+        return codes(model, images)
+    return next(iter(model.priors.values())).sample(len(images), latents.generator(0)).cpu()
+
+
+def effective_rank(z):
+    """exp of the entropy of the normalised eigenvalues of codes' covariance: (n, d) -> 1 to d."""
+    values = torch.linalg.eigvalsh(torch.atleast_2d(z.double().T.cov())).clamp_min(0)
+    shares = values / values.sum().clamp_min(1e-300)
+    return torch.special.entr(shares).sum().exp().item()
+
+
+def _chunks(model, images):
+    device = nets.device_of(model)
+    return (data.to_unit(chunk.to(device)) for chunk in images.split(CHUNK))
+
+
+def rounded(value):
+    """Six significant digits: more would only record the machine's last bits."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def machine(device="cpu"):
+    """Versions, hardware and the networks' precision in training, for the record."""
+    device = torch.device(device)
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].split(":")[1].strip() if lines else cpu
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"versions": versions, "hardware": f"{cpu}, {torch.get_num_threads()} threads"}
+    hardware = f"{cpu}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        hardware = f"{torch.cuda.get_device_name(device)}, {hardware}"
+    return {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": hardware, "device": device.type,
+        "precision": str(nets.precision(device)).removeprefix("torch."),
+    }  # fmt: skip
 
 
-class Film:
-    """Samples of the same fixed noise at log-spaced steps of a training run, and their distance.
+class Snapshots:
+    """Samples of the same fixed codes at log-spaced steps of a training run, and their distance.
 
-    It has a state_dict, so that a checkpoint keeps it.
+    For any model that can draw. A part of the run's checkpoint: it has a state_dict.
     """
 
-    def __init__(self, model, dataset, steps, frames=24, size=16):
+    def __init__(self, model, dataset, steps, count=24):
         self.model, self.dataset = model, dataset
-        spaced = torch.logspace(0, torch.tensor(float(steps)).log10().item(), frames).round().long()
-        self.due = set(spaced.tolist()) | {steps} if frames else set()
-        self.z = torch.randn(2000, model.latent_dim, generator=torch.Generator().manual_seed(1))
-        self.size, self.images, self.steps, self.frechet = size, [], [], []
-        self.target = metrics.features(dataset.test.images[:10_000], dataset.name)
+        spaced = torch.logspace(0, math.log10(steps), count).round().long()
+        self.due = {*spaced.tolist(), steps} if count else set()
+        self.z = next(iter(model.priors.values())).sample(2000, latents.generator(1))
+        each = math.prod(dataset.shape)
+        self.size = max(1, min(16 if each > 2 else 500, SNAPSHOT_BYTES // (max(1, count) * each)))
+        self.images, self.steps, self.frechet = [], [], []
+        self.target = _features(dataset.test.images[:10_000], dataset)
 
     def look(self, step):
-        """Take a picture if one is due after this step."""
+        """Take one if it is due after this step."""
         if step not in self.due or step in self.steps:
             return
-        self.model.eval()
-        images = decode(self.model, self.z)
-        distance = metrics.frechet(metrics.features(images, self.dataset.name), self.target)
-        self.model.train()
-        self.images.append((images[: self.size] * 255).round().byte())
+        training = self.model.training
+        images = decode(self.model.eval(), self.z)
+        self.model.train(training)
+        kept = images[: self.size]
+        self.images.append((kept * 255).round().byte() if kept.ndim == 4 else kept)
         self.steps.append(step)
-        self.frechet.append(float(f"{distance:.6g}"))
+        if len(self.target) > self.target.shape[1]:
+            distance = metrics.frechet(_features(images, self.dataset), self.target)
+            self.frechet.append(float(f"{distance:.6g}"))
 
     def state_dict(self):
         if not self.steps:

@@ -1,47 +1,27 @@
-"""The published experiments: a name, its configuration, and the trained artefact.
+"""Runs: an experiment of the catalogue and its trained artefact.
 
 `runs.get("vae-mnist-d10")` loads what the book prints. Every number of the book comes from one of
-these runs; `python -m gencore train --all` makes all of them again.
+these runs; `python -m gencore train --all` makes all of them again. No function here asks which
+paper a run is of.
 """
 
-import difflib
-import hashlib
 import json
+import re
 import statistics
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 
 import torch
 
-from gencore import data, evaluate, nets, store, train, vae
+from gencore import catalogue, checkpoint, data, evaluate, nets, store, train
+from gencore.catalogue import Config, config, seeds
 
-SHAPE = {name: {"channels": c, "size": h} for name, (c, h, _) in data.SHAPES.items()}
-STEPS = {"quick": 600, "smoke": 8}  # at most so many, where `full` takes the published number
+STEPS = {"quick": 600, "smoke": 8}  # at most so many in a profile; a run may have its own for quick
 SAMPLES = {"full": 10_000, "quick": 2_000, "smoke": 500}  # images in each set of an evaluation
-
-
-@dataclass(frozen=True)
-class Config:
-    """One experiment. `objective` and `model` are keyword arguments of the paper's step and net."""
-
-    name: str
-    paper: str  # vae, ae, linear, classifier, encoder (for the decoder of the run model["of"])
-    data: str
-    model: dict
-    objective: dict = field(default_factory=dict)
-    epochs: int = 12
-    batch: int = 128
-    lr: float = 2e-3
-    seed: int = 0
-    snapshots: int = 0  # how often 16 samples of fixed noise are kept along the way
-
-    @property
-    def digest(self):
-        """sha256 of the whole configuration: an artefact with another one is stale."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+PROMISED = {"config": dict, "profile": str, "metrics": dict, "history": dict}
+STATES = ("ready", "stale", "damaged", "missing")
 
 
 @dataclass
@@ -54,25 +34,18 @@ class Run:
     metrics: dict
     history: dict
     meta: dict
-    film: dict = field(default_factory=dict, repr=False)  # images (T, 16, C, H, W), steps, frechet
+    snapshots: dict = field(default_factory=dict, repr=False)  # images (T, n, ...), steps, frechet
 
-    def sample(self, n, seed=0, prior="normal"):
+    def sample(self, n, seed=0, prior=None):
         """n generated images, float32 (n, C, H, W) in [0, 1]; the same seed gives the same images.
 
-        prior: "normal" decodes z ~ N(0, I), "gaussian" and "gmm" decode draws from one Gaussian or
-        a mixture of ten that are fitted to the codes of the training images.
+        prior: one of the densities in `model.priors`, which decoding starts from; None is the
+        model's own, the first. Raises ValueError for a run that does not generate images.
         """
-        if not hasattr(self.model, "decode"):
-            raise ValueError(f"{self.name} is a {self.config.paper}: it does not generate images.")
-        z = torch.randn(n, self.model.latent_dim, generator=torch.Generator().manual_seed(seed))
-        if prior == "gmm" or (prior == "gaussian" and self.config.paper != "ae"):
-            z = evaluate.draw_codes(evaluate.codes(self.model, self.data.train.images), n, prior, seed)
-        elif prior == "gaussian":
-            z = self.model.code_mean + z @ self.model.code_chol.T
-        elif prior != "normal":
-            raise ValueError(f"prior is {prior!r}; it can be 'normal', 'gaussian' or 'gmm'.")
-        images = evaluate.decode(self.model, z).clamp(0, 1)
-        return images.view(n, *data.SHAPES[self.config.data])
+        if not hasattr(self.model, "priors"):
+            paper = catalogue.short_name(self.config.paper)
+            raise ValueError(f"{self.name} is a {paper}: it does not generate images.")
+        return evaluate.sample(self.model, n, seed, prior)
 
     @property
     def data(self):
@@ -80,219 +53,247 @@ class Run:
         return data.load(self.config.data)
 
 
-@cache
-def catalogue():
-    """{name: Config} of every published run, in the order in which they are trained."""
-    configs = [
-        Config("classifier-mnist", "classifier", "mnist", SHAPE["mnist"] | {"width": 24}, epochs=4, lr=0.1),
-        Config("classifier-cifar10", "classifier", "cifar10", SHAPE["cifar10"] | {"width": 32},
-               {"augmented": True}, epochs=15, lr=0.1),
-        Config("classifier-fashion-mnist", "classifier", "fashion-mnist",
-               SHAPE["fashion-mnist"] | {"width": 24}, epochs=5, lr=0.1),
-        Config("vae-mnist-linear", "linear", "mnist", {"data_dim": 784, "latent_dim": 10},
-               epochs=1, batch=500),
-    ]  # fmt: skip
-    dims, mnist = (10, 2, 4, 32, 20, 64), SHAPE["mnist"]
-    cifar = SHAPE["cifar10"] | {"latent_dim": 200, "width": 32, "likelihood": "gaussian"}
-    for seed in (0, 1, 2):
-        end = f"-s{seed}" if seed else ""
-        for d in dims:
-            keep = 24 if d in (2, 10) and not seed else 0
-            net = mnist | {"latent_dim": d}
-            configs.append(Config(f"vae-mnist-d{d}{end}", "vae", "mnist", net, seed=seed, snapshots=keep))
-            if not seed:
-                configs.append(Config(f"ae-mnist-d{d}", "ae", "mnist", net))
-        for what, sigma in (("", 1.0), ("-sigma", "optimal")):
-            configs.append(
-                Config(f"vae-cifar10-d200{what}{end}", "vae", "cifar10", cifar | {"sigma": sigma},
-                       epochs=10, lr=1e-3, seed=seed, snapshots=0 if seed else 24)
-            )  # fmt: skip
-        if not seed:
-            configs.append(
-                Config("vae-cifar10-d200-mean", "vae", "cifar10", cifar, {"reduction": "mean"},
-                       epochs=10, lr=1e-3)
-            )  # fmt: skip
-    for d in (2, 4, 10):  # small enough for a page
-        net = mnist | {"of": f"vae-mnist-d{d}", "width": 8, "hidden": [64, 64]}
-        configs.append(Config(f"encoder-mnist-d{d}", "encoder", "mnist", net, epochs=20, lr=5e-3))
-    return {config.name: config for config in configs}
-
-
 def names():
-    """The names of all published runs."""
-    return list(catalogue())
+    """The names of all published runs, and of runs of your own that lie beside them."""
+    own = (path.stem for path in sorted(store.own_dir().glob("[!.]*.json")))
+    return list(dict.fromkeys([*catalogue.runs(), *own]))
 
 
-def config(name):
-    """The configuration of a run; an unknown name raises LookupError with the nearest match."""
-    if name in catalogue():
-        return catalogue()[name]
-    near = difflib.get_close_matches(name, catalogue(), 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise LookupError(f"There is no run {name!r}.{hint} `python -m gencore runs` lists them.")
+def describe(name):
+    """What was recorded about a run: its configuration, metrics, history, versions, time (a dict).
+
+    Raises LookupError for an unknown name, store.Corrupt for a damaged file, store.StoreError when
+    the artefact is neither here nor in the release.
+    """
+    return _described(_path(name, weights=False))
 
 
-def seeds(name):
-    """The run `name` and its repetitions `name-s1`, `name-s2` that are in the catalogue."""
-    config(name)
-    return [n for n in (name, f"{name}-s1", f"{name}-s2") if n in catalogue()]
+def metrics(name):
+    """The recorded metrics of a run, {name: number or list}; repetitions have them, too."""
+    return describe(name)["metrics"]
 
 
 def summary(name, metric):
     """(mean, standard deviation, n) of a metric over the seeds of a run; sd is None if n is 1."""
-    values = [store.read_json(f"{store.artefact(n)}.json")["metrics"][metric] for n in seeds(name)]
+    repeated = seeds(name) if name in catalogue.runs() else [name]
+    values = []
+    for each in repeated:
+        found = metrics(each)
+        if metric not in found:
+            raise LookupError(f"{each} has no metric {metric!r}; it has {', '.join(found)}.")
+        values.append(found[metric])
     sd = statistics.stdev(values) if len(values) > 1 else None
     return statistics.mean(values), sd, len(values)
 
 
 def state(name):
     """ready, stale (of another configuration or of a smaller profile), damaged or missing."""
-    path = store.runs_dir() / name
-    if not path.with_name(name + ".json").exists():
+    folders = dict.fromkeys([store.own_dir(), store.runs_dir()])
+    path = next((f / name for f in folders if (f / f"{name}.json").exists()), None)
+    if path is None:
         return "missing"
     try:
-        meta = _load(path)[1]
-    except (store.Corrupt, FileNotFoundError):
+        meta = _described(path)
+        if not is_repetition(name):
+            store.load(path)
+        return "stale" if _outdated(name, meta) else "ready"
+    except (store.Corrupt, OSError, LookupError):
         return "damaged"
-    fits = meta["profile"] in ("full", data.profile()) and _current(meta, config(name))
-    return "ready" if fits else "stale"
 
 
-def _load(path):
-    tensors, meta = store.load(path)
-    if lacking := {"config", "digest", "profile", "metrics", "history"} - meta.keys():
-        raise store.Corrupt(
-            f"{path}.json does not describe a run, for it lacks {', '.join(sorted(lacking))}: "
-            f"delete it and train or download again."
-        )
-    return tensors, meta
+def is_repetition(name):
+    """Whether a run is there for the error bars of another: its numbers are kept, its weights not."""
+    base, _, seed = name.rpartition("-s")
+    return seed.isdigit() and base in catalogue.runs()
 
 
-def _current(meta, conf):
-    return meta["digest"] == conf.digest and meta.get("of", "") == _decoder(conf)
+def _path(name, weights=True):
+    """Where the artefact of a run lies; a name that is neither known nor here raises LookupError."""
+    if name not in catalogue.runs() and not (store.own_dir() / f"{name}.json").exists():
+        config(name)
+    return store.artefact(name, weights=weights)
 
 
-def _decoder(conf):
-    """The sha256 of the weights that an encoder is for, "missing", or "" for any other run."""
-    try:
-        return _load(store.runs_dir() / conf.model["of"])[1]["sha256"] if "of" in conf.model else ""
-    except (store.Corrupt, FileNotFoundError):
-        return "missing"
+def _described(path):
+    meta = store.describe(path)
+    for key, kind in PROMISED.items():
+        if not isinstance(meta.get(key), kind):
+            raise store.Corrupt(
+                f"{path}.json does not describe a run, for its {key!r} is {meta.get(key)!r:.40}: "
+                f"delete it and train or download again."
+            )
+    return meta
+
+
+def _outdated(name, meta):
+    """Why an artefact is not what the catalogue has: a text, "" if it is current."""
+    if meta["profile"] not in ("full", store.profile()):
+        return f"it was made under the profile {meta['profile']}"
+    if name in catalogue.runs() and (unlike := catalogue.differences(meta["config"], config(name))):
+        return f"it was made from another configuration ({', '.join(unlike)})"
+    for other, digest in meta.get("used", {}).items():
+        try:
+            same = describe(other)["sha256"] == digest
+        except (store.Corrupt, OSError, LookupError):
+            same = False
+        if not same:
+            return f"it was made for another {other} than the one that is here"
+    return ""
 
 
 def get(name, retrain=False):
     """The run `name`: the published artefact, or with `retrain=True` one trained now.
 
     Retraining takes the budget of the profile (`GENCORE_PROFILE`) and leaves the artefact alone.
-    Raises LookupError for an unknown name, store.Corrupt for a damaged file, store.StoreError when
-    the artefact is neither here nor in the release.
+    The state of torch's random generators stays as it is. Raises LookupError for an unknown name,
+    store.Corrupt for a damaged file, store.StoreError when the artefact is neither here nor in the
+    release, or when the weights of a repetition are asked for.
     """
-    conf = config(name)
     if retrain:
-        return fresh(conf, progress=True)
-    tensors, meta = _load(store.artefact(name))
-    model = build(replace(conf, model=meta["config"]["model"]))
-    if not _current(meta, conf):
+        return fresh(config(name), progress=True)
+    path = _path(name)
+    tensors, meta = store.load(path)
+    _described(path)
+    if why := _outdated(name, meta):
         warnings.warn(
-            f"The artefact {name} is stale: it was made from another configuration. Its numbers are "
-            f"of that one; `python -m gencore train {name}` makes it anew.",
+            f"The artefact {name} is stale: {why}. Its numbers are those of its own configuration; "
+            f"`python -m gencore train {name}` makes it anew.",
             stacklevel=2,
         )
-    film = {k[5:]: tensors.pop(k) for k in list(tensors) if k.startswith("film.")}
-    model.load_state_dict(nets.unpacked(tensors))  # copied into float32, whatever the file holds
-    return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, film)
+    conf = catalogue.from_record(meta["config"])
+    prefix = "snapshots."
+    kept = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
+    model = _model(conf)
+    try:
+        model.load_state_dict(tensors)  # copied into float32, whatever the file holds
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise store.Corrupt(f"{path} does not fit its own configuration: {reason}") from None
+    conf = catalogue.runs().get(name, conf)
+    model = model.eval().to(train.device())
+    return Run(name, conf, model, meta["metrics"], meta["history"], meta, kept)
 
 
-def build(conf):
-    """The untrained network of a configuration; an encoder comes with its decoder, as published."""
-    arguments = conf.model | ({"of": get(conf.model["of"]).model} if "of" in conf.model else {})
-    kinds = {"vae": vae.VAE, "ae": vae.Autoencoder, "linear": vae.LinearVAE, "encoder": vae.Recognition,
-             "classifier": nets.Classifier}  # fmt: skip
-    torch.manual_seed(conf.seed)
-    return kinds[conf.paper](**arguments)
+def _model(conf):
+    """The untrained model of a configuration, the same each time; no random state is touched."""
+    used = {argument: get(name).model for argument, name in conf.uses.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(conf.seed)
+        return conf.paper.Model(**used, **conf.model)
 
 
-def make_step(conf, model, dataset):
-    """The paper's step for a configuration."""
-    if conf.paper in ("vae", "encoder"):
-        return vae.Step(model, conf.lr, seed=conf.seed, **conf.objective)
-    if conf.paper == "ae":
-        return vae.AutoencoderStep(model, conf.lr)
-    if conf.paper == "classifier":
-        return nets.ClassifierStep(model, conf.lr, seed=conf.seed, **conf.objective)
-    mean, cov = moments(dataset.train.images)
-    model.double()
-    with torch.no_grad():
-        model.b.copy_(mean)
-    return vae.LinearStep(model, mean, cov)
+def begin(conf, dataset):
+    """The paper's step for a configuration, before the first update, on `train.device()`.
 
-
-def moments(images):
-    """Mean (D,) and covariance (D, D) of flat images in [0, 1], in float64."""
-    flat = images.flatten(1).double() / 255
-    mean = flat.mean(0)
-    return mean, (flat - mean).T @ (flat - mean) / len(flat)
+    Raises ValueError in one sentence for a model that cannot draw what the dataset holds.
+    """
+    model = _model(conf).to(train.device())
+    if hasattr(model, "priors"):
+        evaluate.check(model, dataset)
+    return conf.paper.Step(model, dataset.train, lr=conf.lr, seed=conf.seed, **conf.objective)
 
 
 def fresh(conf, checkpoint=None, progress=False):
-    """Train `conf` under the profile and evaluate it: a Run that is not saved anywhere."""
-    dataset, budget = data.load(conf.data), data.profile()
-    model = build(conf)
-    step = make_step(conf, model, dataset)
-    labels = dataset.train.labels if conf.paper == "classifier" else None
-    batches = data.batches(dataset.train.images, conf.batch, conf.seed, labels)
-    steps = min(conf.epochs * batches.per_epoch, STEPS.get(budget, sys.maxsize))
-    film = evaluate.Film(model, dataset, steps, conf.snapshots) if conf.snapshots else None
-    if film:
-        step.parts["film"] = film
-    history = {}
-    records = train.loop(step, batches, steps, checkpoint, history, train.cosine)
-    for record in train.watch(records, steps) if progress else records:
-        if film:
-            film.look(record.step)
-    if checkpoint and history.get("step", [0])[-1] != steps:
-        raise KeyboardInterrupt  # an unfinished run is never published; its checkpoint stays
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.copy_(nets.rounded(tensor, **_kept(conf)))  # what is measured is what is saved
-    model.float()
-    if conf.paper == "ae":
-        z = evaluate.codes(model, dataset.train.images).double()
-        model.code_mean.copy_(z.mean(0))
-        model.code_chol.copy_(torch.linalg.cholesky(z.T.cov()))
+    """Train `conf` under the profile and evaluate it: a Run that is not saved anywhere.
+
+    What it needs (the model it uses, the classifier it is measured with) is missed before the
+    training, not after it. Without a checkpoint folder an interrupt ends the training early and
+    what there is then is evaluated; with one it is passed on, and the run can be gone on with.
+    """
+    for other in catalogue.needed(conf):
+        get(other)
+    dataset, profile = data.load(conf.data), store.profile()
+    step = begin(conf, dataset)
+    batches = data.batches(dataset.train, conf.batch, conf.seed, device=train.device())
+    most = {"quick": conf.quick, "smoke": STEPS["smoke"]}.get(profile, sys.maxsize)
+    steps, history = min(conf.epochs * batches.per_epoch, most), {}
+    taken = evaluate.Snapshots(step.model, dataset, steps, conf.snapshots) if conf.snapshots else None
+    if taken:
+        step.parts["snapshots"] = taken
+    records = train.loop(step, batches, steps, checkpoint, history, train.SCHEDULES[conf.schedule])
+    try:
+        for record in train.watch(records, steps) if progress else records:
+            if taken:
+                taken.look(record.step)
+    except KeyboardInterrupt:
+        if checkpoint:
+            raise
     began = time.process_time()
-    values = evaluate.evaluate(model, conf.paper, dataset, SAMPLES[budget])
+    _finish(step, conf.half)
+    values = conf.paper.measure(step.model, dataset, SAMPLES[profile])
     meta = {
-        "name": conf.name, "config": asdict(conf), "digest": conf.digest, "profile": budget,
-        "steps": steps, "stand_in": dataset.stand_in, "parameters": nets.parameters(model),
-        "wall_s": round(sum(history.get("seconds", [])), 1),
-        "cpu_s": round(sum(history.get("cpu_seconds", [])), 1),
-        "evaluation_cpu_s": round(time.process_time() - began, 1), **evaluate.machine(),
+        "name": conf.name, "config": conf.record(), "profile": profile,
+        "steps": steps, "stand_in": dataset.stand_in, "parameters": nets.parameters(step.model),
+        "ruler": dataset.ruler, "wall_s": _total(history, "seconds"),
+        "cpu_s": _total(history, "cpu_seconds"),
+        "evaluation_cpu_s": round(time.process_time() - began, 1), **evaluate.machine(train.device()),
     }  # fmt: skip
-    tensors = film.state_dict() if film else {}
-    return Run(conf.name, conf, model, values, history, meta, tensors)
+    kept = taken.state_dict() if taken else {}
+    return Run(conf.name, conf, step.model, evaluate.rounded(values), history, meta, kept)
 
 
-def _kept(conf):
-    """How the artefact rounds weights: the linear model is exact, repetitions are in 8 bits."""
-    return {"exact": conf.paper == "linear", "eight_bits": conf.seed > 0}
+def _total(history, key):
+    return round(sum(history.get(key, [])), 1)
 
 
-def publish(name, progress=False):
-    """Train the run `name`, or go on with it, and save its artefact; then its checkpoint goes."""
-    conf = config(name)
-    needed = conf.model.get("of", f"classifier-{conf.data}")
-    if conf.paper in ("vae", "ae", "encoder") and state(needed) != "ready":
-        publish(needed, progress)
-    of = _decoder(conf)
-    mark = f"{name}-{data.profile()}-{conf.digest[:8]}{of[:8]}"
-    checkpoint = store.cache_dir() / "checkpoints" / mark
-    run = fresh(conf, checkpoint, progress)
-    tensors = nets.packed(run.model.state_dict(), **_kept(conf))
-    tensors |= {f"film.{key}": value for key, value in run.film.items()}
-    meta = run.meta | {"metrics": run.metrics, "history": run.history} | ({"of": of} if of else {})
-    store.save(store.runs_dir() / name, tensors, meta)
-    if store.runs_dir() == store.CHECKOUT / "book" / "runs":
-        store.write_registry()
-    train.remove_checkpoints(checkpoint)
+@torch.no_grad()
+def _finish(step, half):
+    """What a paper does after its last step, on the very weights that are published and measured."""
+    step.model.eval()
+    _round(step.model, half)
+    step.model.float()
+    if finish := getattr(step, "finish", None):
+        finish()
+        _round(step.model, half)
+
+
+def _round(model, half):
+    for tensor in (*model.parameters(), *model.buffers()):
+        if half and tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+
+
+def publish(what, progress=False):
+    """Train a run, given by name or as a Config, or go on with it, and save its artefact.
+
+    Runs that it needs are made first. Under the profile full it goes into `store.runs_dir()`, else
+    into a folder of its own. Raises ValueError for networks of which too many units are dead.
+    """
+    conf = what if isinstance(what, Config) else config(what)
+    if not re.fullmatch(r"\w[\w.-]*", conf.name) or conf != catalogue.runs().get(conf.name, conf):
+        raise ValueError(
+            f"{conf.name!r} cannot be the name of this run: it is that of another run, or has "
+            f"characters beside letters, digits, dots and hyphens."
+        )
+    for other in catalogue.needed(conf):
+        if state(other) != "ready":
+            publish(other, progress)
+    used = {other: describe(other)["sha256"] for other in conf.uses.values()}
+    mark = store.sha256(json.dumps([conf.record(), used], sort_keys=True).encode())[:12]
+    folder = store.cache_dir() / "checkpoints" / f"{conf.name}-{store.profile()}-{mark}"
+    run = fresh(conf, folder, progress)
+    live = run.metrics.get("live_units", 1.0)
+    if store.profile() == "full" and live < conf.least_live:
+        raise ValueError(
+            f"{conf.name} is not published: only {live:.0%} of its hidden units ever fire, and "
+            f"{conf.least_live:.0%} should. Change the network, or its learning rate."
+        )
+    save(run, used)
+    checkpoint.remove(folder)
     return run
+
+
+def save(run, used=None):
+    """Write the artefact of a run: weights (but of a repetition), snapshots, and what was recorded."""
+    half = run.config.half
+    tensors = {
+        key: value.half() if half and value.is_floating_point() else value
+        for key, value in run.model.state_dict().items()
+    }
+    tensors |= {f"snapshots.{key}": value for key, value in run.snapshots.items()}
+    meta = run.meta | {"metrics": run.metrics, "history": run.history}
+    meta |= {"used": used} if used else {}
+    folder = store.own_dir()
+    store.save(folder / run.name, tensors, meta, keep=not is_repetition(run.name))
+    if folder == store.CHECKOUT / "book" / "runs":
+        store.write_registry()

@@ -76,13 +76,13 @@ def figure(height, alt, width=WIDTH, dpi=DPI * SHARP, layout="constrained", few_
     """An empty Figure that a notebook can draw. `alt` says in one line what it will show."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout=layout)
-    made.alt, made.sharp_dpi, made.few_colours = alt, dpi, few_colours
-    made._repr_png_ = lambda: (png(made), {"width": round(WIDTH * DPI)})
-    return made
+    fig = Figure(figsize=(width, height), layout=layout)
+    fig.alt, fig.sharp_dpi, fig.few_colours = alt, dpi, few_colours
+    fig._repr_png_ = lambda: (png(fig), {"width": round(WIDTH * DPI)})
+    return fig
 
 
-def pixels(images, signed=False):
+def to_uint8(images, signed=False):
     """uint8 (n, H, W, 3) of uint8 or [0, 1] images (n, C, H, W), or of signed ones by colour."""
     x = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.size:
@@ -128,28 +128,28 @@ def mosaic(tiles, columns, alt, left=0.0, gap=6, row_gap=6, low=0.12, largest=1.
     dpi = across / room
     wide, under, pad = round(WIDTH * dpi), round(low * dpi), round(0.12 * dpi)
     indent, tall = round(((WIDTH - room - left) / 2 + left) * dpi), pad + down + under
-    made = figure(tall / dpi, alt, wide / dpi, dpi, layout="none", few_colours=False)
-    ax = made.add_axes((indent / wide, under / tall, across / wide, down / tall))
+    fig = figure(tall / dpi, alt, wide / dpi, dpi, layout="none", few_colours=False)
+    ax = fig.add_axes((indent / wide, under / tall, across / wide, down / tall))
     ax.imshow(board, aspect="auto", extent=(0, across, down, 0))
     ax.axis("off")
-    return made, places
+    return fig, places
 
 
 def chart(xlabel, ylabel, alt, height=3.5):
     """A figure with one Axes; the name of the y axis stands above it, upright."""
-    made = figure(height, alt)
-    ax = made.add_subplot()
+    fig = figure(height, alt)
+    ax = fig.add_subplot()
     ax.set_xlabel(xlabel)
     ax.set_title(ylabel, loc="left")  # as a y label, the layout would leave it no room
-    return made, ax
+    return fig, ax
 
 
 def plane(xlabel, ylabel, alt):
     """A chart of a plane: both axes have one scale."""
-    made, ax = chart(xlabel, ylabel, alt, height=5)
+    fig, ax = chart(xlabel, ylabel, alt, height=5)
     ax.set_aspect("equal", "datalim")
     ax.grid(True, axis="both")
-    return made, ax
+    return fig, ax
 
 
 def apart(places, gap):
@@ -163,7 +163,7 @@ def apart(places, gap):
     return places
 
 
-def key(ax):
+def legend(ax):
     """Name the series above the y axis's name, where no curve can be in the way."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -177,7 +177,7 @@ def key(ax):
               ncols=across, markerscale=1.2)  # fmt: skip
 
 
-def look(label, index, colours=None):
+def colour_and_marker(label, index, colours=None):
     """Colour and marker of a series: of the family it names, or is said to be, or the next."""
     family = (colours or {}).get(label, label)
     if family in COLOURS:
@@ -186,7 +186,7 @@ def look(label, index, colours=None):
     return (COLOURS[following] if family == label else family), MARKERS[following]
 
 
-def level(ax, value, name, side="right"):
+def hline(ax, value, name, side="right"):
     """A dashed line at `value`, a number or a pair (number, name), named on the given side."""
     value, name = value if isinstance(value, tuple) else (value, name)
     ax.axhline(value, color=MUTED, lw=1.2, ls=DASHES, zorder=1.5)
@@ -198,7 +198,7 @@ def text(value):
     """A value as the book prints it: 103.9, 0.0123, 60,000, or 12.3 ± 0.4 of (mean, sd)."""
     if isinstance(value, (tuple, list)):
         mean, sd, *_ = (*value, None)
-        if not sd:
+        if not sd or not math.isfinite(sd) or sd < 1e-12 * abs(mean):  # equal but for rounding
             return text(mean)
         places = max(0, -math.floor(math.log10(sd)) + (f"{sd:.1e}"[0] == "1"))
         return f"{mean:,.{places}f} ± {sd:,.{places}f}".replace("-", "−")

@@ -4,28 +4,102 @@ A paper's step does its own updates; the loop counts, schedules, checkpoints and
 number is no longer finite. It is a generator: whoever consumes it decides what to print.
 """
 
+import copy
 import math
-import shutil
+import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from torch import nn
 
-from gencore import store
-from gencore.nets import Diverged
+from gencore import checkpoint as checkpoints
 
-CHECKPOINT_SECONDS = 30
+FIRST_CHECKPOINT, CHECKPOINT_SECONDS = 5, 30  # seconds to the first checkpoint, and between others
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient stopped being a finite number; the weights were left as they were."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `loop` yields after each optimiser step: its number (from 1) and the step's losses."""
+    """What `loop` yields after each optimiser step: its number (from 1) and the step's terms."""
 
     step: int
     losses: dict
     seconds: float
+
+
+def device():
+    """Where this process trains and samples: `$GENCORE_DEVICE`, or CUDA, MPS, the CPU in this order.
+
+    Raises ValueError for a device that torch does not know or that is not here.
+    """
+    choice = os.environ.get("GENCORE_DEVICE", "")
+    if not choice:
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(choice)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"GENCORE_DEVICE is {choice!r}, which cannot be used here ({reason}); it can be cpu, "
+            f"cuda, cuda:1, mps, or unset."
+        ) from None
+    return chosen
+
+
+def threads():
+    """Let torch use `$GENCORE_THREADS` threads, or one for each processor this process may use.
+
+    Networks this small gain nothing from more than eight. Returns the number.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    choice = os.environ.get("GENCORE_THREADS") or str(min(here or 1, 8))
+    if not choice.isdecimal() or not 1 <= int(choice) <= 1024:
+        raise ValueError(f"GENCORE_THREADS is {choice!r}; it should be a whole number from 1 to 1024.")
+    torch.set_num_threads(int(choice))
+    return int(choice)
+
+
+def update(optimiser, loss):
+    """One optimiser step on `loss` that refuses to spoil the weights.
+
+    Raises Diverged, before anything is changed, when a gradient is not finite: one NaN would
+    otherwise reach every weight through Adam's averages.
+    """
+    optimiser.zero_grad()
+    loss.backward()
+    grads = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(grads).item()
+    if not math.isfinite(norm):
+        raise Diverged(f"the gradient became {norm} (loss {loss.item():.4g})")
+    optimiser.step()
+
+
+class EMA(nn.Module):
+    """The exponential moving average of a model's weights, which is often better than the last ones.
+
+    `average.model` is published; call `average.update(model)` after each optimiser step. Buffers
+    (running means) are copied. Karras et al. (2018), arXiv:1710.10196, section 5, for generators.
+    """
+
+    def __init__(self, model, decay=0.999):
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model):
+        """average <- decay * average + (1 - decay) * model."""
+        for ours, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            ours.lerp_(theirs.to(ours.dtype), 1 - self.decay)
+        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
 
 
 def cosine(step, steps, warmup=0.05):
@@ -40,45 +114,114 @@ def constant(step, steps):
     return 1.0
 
 
+SCHEDULES = {"cosine": cosine, "constant": constant}  # as the catalogue names them
+
+
+class Window:
+    """Means of the terms since the last entry of the history; a part of a run's checkpoint."""
+
+    def __init__(self):
+        self.sums, self.counts, self.wall, self.cpu = {}, {}, 0.0, 0.0
+
+    def add(self, terms, wall, cpu):
+        """Count one step: its terms and the seconds that it took."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.wall, self.cpu = self.wall + wall, self.cpu + cpu
+
+    def close(self, history, step):
+        """Write the means into the history, and begin again.
+
+        A term is averaged over the steps that reported it; an entry without any of them is None.
+        """
+        entries = len(history.setdefault("step", []))
+        history["step"].append(step)
+        values = {name: float(f"{s / self.counts[name]:.6g}") for name, s in self.sums.items()}
+        values |= {"seconds": round(self.wall, 3), "cpu_seconds": round(self.cpu, 3)}
+        for name in {**dict.fromkeys(history), **values}:
+            if name != "step":
+                history.setdefault(name, [None] * entries).append(values.get(name))
+        self.__init__()
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
 def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant, log_every=50):
     """Train for `steps` steps; yields a Record after each optimiser step.
 
-    step: callable batch -> dict of floats, with `.parts`, a dict of everything that has state.
+    step: callable Batch -> {term: number}, with `.parts`, a dict of everything that has state.
     batches: an iterator with a settable `.step`, as `data.batches` returns.
     checkpoint: a folder; the run saves itself there and goes on from there.
-    history: a dict that collects the mean of each loss over every `log_every` steps.
+    history: a dict that collects the mean of each term over every `log_every` steps.
     schedule: (step, steps) -> factor on each optimiser's learning rate.
-    Raises Diverged with the last finite weights in place.
+    Raises Diverged with all parts as they were after the last whole step.
     """
-    history = {} if history is None else history
-    start = resume(checkpoint, step.parts, history) if checkpoint else 0
-    batches.step = start
-    buffers = _buffers(step)
+    history, window = {} if history is None else history, Window()
+    parts = {**step.parts, "window": window}
+    start = checkpoints.resume(checkpoint, parts, history) if checkpoint else 0
     rates = [(group, group.setdefault("initial_lr", group["lr"])) for group in _groups(step)]
-    window, began, saved = [], time.perf_counter(), time.monotonic()
-    clock = _clock()
+    began, due = time.perf_counter(), time.monotonic() + FIRST_CHECKPOINT
+    kept = None
     for index in range(start, steps):
-        for group, rate in rates:
-            group["lr"] = rate * schedule(index, steps)
-        before = [buffer.clone() for buffer in buffers]
+        if kept is None or index % log_every == 0:
+            kept = index, checkpoints.capture(step.parts)
+        clock = time.perf_counter(), time.process_time()
         try:
-            losses = step(next(batches))
+            terms = _advance(step, batches, index, rates, schedule, steps)
         except Diverged as error:
-            for buffer, old in zip(buffers, before, strict=True):
-                buffer.copy_(old)  # running means have seen the batch that broke the step
+            whole = _rewind(step, batches, index, rates, schedule, steps, kept)
             raise Diverged(
-                f"Training diverged at step {index + 1}: {error}. The weights are those of step "
-                f"{index}; lower the learning rate or look at this step's batch."
+                f"Training diverged at step {index + 1}: {error}. All weights are those of step "
+                f"{whole}; lower the learning rate or look at this step's batch."
             ) from None
-        window.append(losses)
+        window.add(terms, time.perf_counter() - clock[0], time.process_time() - clock[1])
         if (index + 1) % log_every == 0 or index + 1 == steps:
-            _record(history, index + 1, window, clock)
-            window, clock = [], _clock()
-        yield Record(index + 1, losses, time.perf_counter() - began)
-        due = time.monotonic() - saved > CHECKPOINT_SECONDS and not window
-        if checkpoint and (due or index + 1 == steps):
-            save_checkpoint(checkpoint, index + 1, step.parts, history)
-            saved = time.monotonic()
+            window.close(history, index + 1)
+        yield Record(index + 1, terms, time.perf_counter() - began)
+        if checkpoint and (time.monotonic() > due or index + 1 == steps):
+            checkpoints.save(checkpoint, index + 1, parts, history)
+            due = time.monotonic() + CHECKPOINT_SECONDS
+
+
+def _advance(step, batches, index, rates, schedule, steps):
+    """Do step number `index`, counted from 0, and return its terms."""
+    for group, rate in rates:
+        group["lr"] = rate * schedule(index, steps)
+    batches.step = index
+    terms = step(next(batches))
+    if not isinstance(terms, dict) or not all(isinstance(v, (int, float)) for v in terms.values()):
+        raise TypeError(
+            f"A step should return {{term: number}}, each with .item(); "
+            f"{type(step).__module__}.{type(step).__name__} returned {terms!r}."
+        )
+    return terms
+
+
+def _rewind(step, batches, index, rates, schedule, steps, kept):
+    """Bring all parts to where they were before the step `index` that broke, and say which step it is.
+
+    A step may have changed some of its networks before another diverged. So everything goes back to
+    the copy that the loop keeps, and the steps since then, which depend on nothing else, are repeated.
+    """
+    first, state = kept
+    checkpoints.restore(step.parts, *state)
+    try:
+        for again in range(first, index):
+            _advance(step, batches, again, rates, schedule, steps)
+    except Diverged:  # a step that does not repeat itself: the copy is the last that is known whole
+        checkpoints.restore(step.parts, *state)
+        return first
+    return index
+
+
+def _groups(step):
+    optimisers = [p for p in step.parts.values() if isinstance(p, torch.optim.Optimizer)]
+    return [group for optimiser in optimisers for group in optimiser.param_groups]
 
 
 def fit(step, batches, steps, checkpoint=None, schedule=constant, log_every=50):
@@ -88,16 +231,22 @@ def fit(step, batches, steps, checkpoint=None, schedule=constant, log_every=50):
     the history what was logged so far.
     """
     history = {}
-    for _ in watch(loop(step, batches, steps, checkpoint, history, schedule, log_every), steps):
-        pass
+    try:
+        for _ in watch(loop(step, batches, steps, checkpoint, history, schedule, log_every), steps):
+            pass
+    except KeyboardInterrupt:
+        pass  # `watch` has said so
     return history
 
 
 def watch(records, steps):
-    """Pass records on behind a progress bar with the time left and the losses; interrupt-safe."""
+    """Pass records on behind a progress bar with the time left and the terms.
+
+    At the end, or when it is interrupted, one line says how far it came.
+    """
     from tqdm import tqdm  # plain text: a widget would be dead in the published page
 
-    record, stopped = None, False
+    record, stopped = None, True
     with tqdm(total=steps, file=sys.stdout, unit="step", mininterval=0.5, leave=False) as bar:
         try:
             for record in records:
@@ -105,101 +254,16 @@ def watch(records, steps):
                 if record.step % 10 == 0:
                     bar.set_postfix({k: f"{v:.4g}" for k, v in record.losses.items()})
                 yield record
-        except KeyboardInterrupt:
-            stopped = True
+            stopped = False
+        finally:
+            bar.close()
+            print(_last_line(record, steps, stopped))
+
+
+def _last_line(record, steps, stopped):
     if record is None:
         before = f"Nothing left to do: {steps} steps were done before."
-        print("Stopped before the first step." if stopped else before)
-        return
+        return "Stopped before the first step." if stopped else before
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items())
     end = "Done" if record.step == steps else f"Stopped early, of {steps} steps"
-    last = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items())
-    print(f"{end}: step {record.step}, {last}.")
-
-
-def _groups(step):
-    optimisers = [p for p in step.parts.values() if isinstance(p, torch.optim.Optimizer)]
-    return [group for optimiser in optimisers for group in optimiser.param_groups]
-
-
-def _buffers(step):
-    modules = [p for p in step.parts.values() if isinstance(p, torch.nn.Module)]
-    return [buffer for module in modules for buffer in module.buffers()]
-
-
-def _clock():
-    return time.perf_counter(), time.process_time()
-
-
-def _record(history, index, window, before):
-    history.setdefault("step", []).append(index)
-    for name, then, now in zip(("seconds", "cpu_seconds"), before, _clock(), strict=True):
-        history.setdefault(name, []).append(round(now - then, 3))
-    for name in window[0]:
-        mean = sum(losses[name] for losses in window) / len(window)
-        history.setdefault(name, []).append(float(f"{mean:.6g}"))
-
-
-# Checkpoints: every part of a step as tensors, and the history, in one pair of files per step.
-
-
-def save_checkpoint(folder, index, parts, history):
-    """Save all parts after `index` steps into `folder`, then delete older checkpoints."""
-    tensors, groups = {}, {}
-    for name, part in parts.items():
-        if isinstance(part, torch.Generator):
-            tensors[name] = part.get_state()
-            continue
-        state = part.state_dict()
-        if isinstance(part, torch.optim.Optimizer):
-            groups[name] = state["param_groups"]
-            state = {f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items()}
-        tensors |= {f"{name}/{key}": value for key, value in state.items()}
-    old = list(Path(folder).glob("step-*")) if Path(folder).is_dir() else []
-    meta = {"step": index, "groups": groups, "history": history}
-    store.save(Path(folder) / f"step-{index:08d}", tensors, meta)
-    for file in old:
-        if f"step-{index:08d}" not in file.name:
-            file.unlink()
-
-
-def resume(folder, parts, history):
-    """Put the newest whole checkpoint of `folder` back into `parts` and `history`.
-
-    Returns the number of steps it had done, 0 if there is none. Damaged ones are passed over.
-    """
-    for file in sorted(Path(folder).glob("step-*.json"), reverse=True):
-        try:
-            tensors, meta = store.load(file.with_suffix(""))
-        except (store.Corrupt, FileNotFoundError) as error:
-            print(f"Passing over a checkpoint: {error}")
-            continue
-        for name, part in parts.items():
-            _restore(part, name, tensors, meta)
-        history.update(meta["history"])
-        return meta["step"]
-    return 0
-
-
-def _restore(part, name, tensors, meta):
-    if isinstance(part, torch.Generator):
-        part.set_state(tensors[name])
-        return
-    prefix = name + "/"
-    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    if isinstance(part, torch.optim.Optimizer):
-        slots = {}
-        for key, value in state.items():
-            index, slot = key.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
-        state = {"state": slots, "param_groups": meta["groups"][name]}
-    part.load_state_dict(state)
-    if isinstance(part, torch.optim.Optimizer):
-        for parameter, slots in part.state.items():  # averages lie in memory as their weights do
-            for slot, value in slots.items():
-                if value.shape == parameter.shape:
-                    slots[slot] = torch.empty_like(parameter).copy_(value)
-
-
-def remove_checkpoints(folder):
-    """Delete the checkpoints of a finished run."""
-    shutil.rmtree(folder, ignore_errors=True)  # with what a killed write may have left
+    return f"{end}: step {record.step}, {terms}."

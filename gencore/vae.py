@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gencore import nets
+from gencore import data, evaluate, latents, metrics, nets, train
+
+TERMS = {"loss": "−ELBO, nats", "rec": "reconstruction term, nats", "kl": "KL term, nats"}
 
 
 def reparameterise(mu, logvar, generator=None):
@@ -59,7 +61,7 @@ def optimal_sigma(x, mean):
     return (x - mean).square().mean().sqrt()
 
 
-class VAE(nn.Module):
+class Model(nn.Module):
     """A convolutional VAE: q(z|x) = N(mu(x), diag sigma(x)^2), p(z) = N(0, I).
 
     `likelihood` is "bernoulli", or "gaussian" with `sigma` a number (fixed) or "optimal" (the
@@ -68,15 +70,24 @@ class VAE(nn.Module):
 
     def __init__(self, latent_dim, channels=1, size=28, width=24, likelihood="bernoulli", sigma=1.0):
         super().__init__()
+        if likelihood not in ("bernoulli", "gaussian"):
+            raise ValueError(f"likelihood is {likelihood!r}; it can be 'bernoulli' or 'gaussian'.")
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = nets.Encoder(latent_dim, channels, size, width)
         self.decoder = nets.Decoder(latent_dim, channels, size, width)
         self.learn_sigma = sigma == "optimal"
         self.register_buffer("sigma", torch.tensor(1.0 if self.learn_sigma else float(sigma)))
+        prior, fitted = latents.Normal(latent_dim), latents.Mixture(latent_dim)
+        self.priors = nn.ModuleDict({"prior": prior, "gmm": fitted})
 
     def encode(self, x):
         """The posterior of each image: (B, C, H, W) in [0, 1] -> mu, logvar, each (B, d)."""
         return self.encoder(x).unbind(1)
+
+    def infer(self, x, generator=None):
+        """Codes of images: draws from q(z|x) with a generator, its means without: (B, d)."""
+        mu, logvar = self.encode(x)
+        return mu if generator is None else reparameterise(mu, logvar, generator)
 
     def decode(self, z):
         """The mean image of each code: (B, d) -> (B, C, H, W) in [0, 1]."""
@@ -133,109 +144,6 @@ def iwae(model, x, k, generator=None):
     return torch.stack(log_w).logsumexp(0) - math.log(k)
 
 
-class Autoencoder(nn.Module):
-    """The deterministic twin of VAE: the same two networks, one code per image, no prior.
-
-    `code_mean` and `code_chol` describe one Gaussian fitted to the training codes.
-    """
-
-    def __init__(self, latent_dim, channels=1, size=28, width=24):
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.encoder = nets.Encoder(latent_dim, channels, size, width, heads=1)
-        self.decoder = nets.Decoder(latent_dim, channels, size, width)
-        self.register_buffer("code_mean", torch.zeros(latent_dim))
-        self.register_buffer("code_chol", torch.eye(latent_dim))
-
-    def encode(self, x):
-        """The code of each image: (B, C, H, W) in [0, 1] -> (B, d)."""
-        return self.encoder(x)[:, 0]
-
-    def decode(self, z):
-        """The image of each code: (B, d) -> (B, C, H, W) in [0, 1]."""
-        return self.decoder(z).sigmoid()
-
-
-class Recognition(nn.Module):
-    """An encoder of its own size for a trained VAE `of`, whose decoder it keeps as it is.
-
-    Both ELBOs bound the same log p(x) by Gaussian posteriors: they differ by amortisation alone.
-    Cremer, Li & Duvenaud (2018), "Inference suboptimality in variational autoencoders",
-    arXiv:1801.03558.
-    """
-
-    def __init__(self, of, channels=1, size=28, width=8, hidden=(64, 64)):
-        super().__init__()
-        of.eval().requires_grad_(False)
-        self.latent_dim, self.sigma = of.latent_dim, of.sigma
-        self.encoder = nets.Encoder(of.latent_dim, channels, size, width, hidden=hidden)
-        # Methods of `of`: its weights are no part of this module, so neither trained nor stored.
-        self.decode, self.log_likelihood = of.decode, of.log_likelihood
-
-    encode = VAE.encode
-
-
-class LinearVAE(nn.Module):
-    """A VAE with linear encoder and decoder on flat images: the model that can be solved.
-
-    p(x|z) = N(Wz + b, sigma^2 I), q(z|x) = N(V(x - b), diag s^2), all six trained. At the optimum
-    it is probabilistic PCA. Lucas et al. (2019), "Don't blame the ELBO!", arXiv:1911.02469.
-    """
-
-    def __init__(self, data_dim, latent_dim):
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.W = nn.Parameter(0.1 * torch.randn(data_dim, latent_dim))
-        self.V = nn.Parameter(0.1 * torch.randn(latent_dim, data_dim))
-        self.b = nn.Parameter(torch.zeros(data_dim))
-        self.logvar = nn.Parameter(torch.zeros(latent_dim))
-        self.log_sigma = nn.Parameter(torch.zeros(()))
-
-    def encode(self, x):
-        mu = (x.flatten(1) - self.b) @ self.V.T
-        return mu, self.logvar.expand_as(mu)  # (B, d)
-
-    def decode(self, z):
-        """The mean of p(x|z), not confined to [0, 1]: (B, d) -> (B, D)."""
-        return z @ self.W.T + self.b
-
-    def log_likelihood(self, x, z):
-        return gaussian_log_likelihood(x.flatten(1), self.decode(z), self.log_sigma.exp())
-
-
-def linear_elbo(model, mean, cov):
-    """The ELBO of a LinearVAE averaged over data with this mean (D,) and covariance (D, D), exact.
-
-    Both expectations, over the data and over q, are Gaussian integrals; nothing is sampled.
-    Lucas et al. (2019), appendix; the same quantity as `elbo(model, x)[0].mean()` in the limit.
-    """
-    W, V, s2 = model.W, model.V, model.logvar.exp()
-    shift = mean - model.b
-    second = cov + torch.outer(shift, shift)  # E[(x - b)(x - b)^T]
-    VS = V @ second  # (d, D)
-    mu2 = (VS * V).sum(1)  # E[mu_i^2]
-    error = second.trace() - 2 * (VS.T * W).sum() + ((W.T @ W) * (VS @ V.T)).sum()
-    error = error + (W.square().sum(0) * s2).sum()
-    log_norm = model.log_sigma + 0.5 * math.log(2 * math.pi)
-    rec = -error / (2 * (2 * model.log_sigma).exp()) - len(mean) * log_norm
-    return rec - 0.5 * (mu2 + s2 - 1 - model.logvar).sum()
-
-
-def ppca(mean, cov, latent_dim):
-    """Probabilistic PCA in closed form: the optimum that a LinearVAE can reach.
-
-    Returns W (D, d), sigma^2 and the mean log-likelihood in nats per image of data with this mean
-    and covariance. Tipping & Bishop (1999), equations 7 and 8.
-    """
-    values, vectors = torch.linalg.eigh(cov)
-    values, vectors = values.flip(0), vectors.flip(1)
-    lam, dim = values[:latent_dim], len(mean)
-    sigma2 = values[latent_dim:].mean()
-    W = vectors[:, :latent_dim] * (lam - sigma2).clamp_min(0).sqrt()
-    log_det = lam.log().sum() + (dim - latent_dim) * sigma2.log()
-    return W, sigma2, -0.5 * (dim * math.log(2 * math.pi) + log_det + dim)
-
-
 class Step:
     """One update of the VAE: maximise the ELBO of a batch. `step(batch) -> {loss, rec, kl}`.
 
@@ -243,56 +151,66 @@ class Step:
     of pixels, the mistake that the book takes apart; `parts` is what a checkpoint has to keep.
     """
 
-    def __init__(self, model, lr=1e-3, beta=1.0, reduction="sum", seed=0):
-        self.model, self.beta, self.reduction = model, beta, reduction
-        self.generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+    def __init__(self, model, split=None, lr=1e-3, seed=0, beta=1.0, reduction="sum"):
+        if reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction is {reduction!r}; it can be 'sum' or 'mean'.")
+        self.model, self.split, self.beta, self.reduction = model, split, beta, reduction
+        self.generator = latents.generator(seed, nets.device_of(model))
         self.optimiser = torch.optim.Adam(model.parameters(), lr, fused=True)
         self.parts = {"model": model, "optimiser": self.optimiser, "noise": self.generator}
 
-    def __call__(self, x):
-        bound, rec, kl = elbo(self.model, x, self.beta, self.generator)
+    def __call__(self, batch):
+        bound, rec, kl = elbo(self.model, batch.x, self.beta, self.generator)
         loss = -bound.mean()
         if self.reduction == "mean":
-            loss = -(rec / x[0].numel() - self.beta * kl).mean()
-        nets.update(self.optimiser, loss)
+            loss = -(rec / batch.x[0].numel() - self.beta * kl).mean()
+        train.update(self.optimiser, loss)
         return {"loss": -bound.mean().item(), "rec": rec.mean().item(), "kl": kl.mean().item()}
 
-
-class AutoencoderStep:
-    """One update of the plain autoencoder: the reconstruction term of the ELBO, nothing else."""
-
-    def __init__(self, model, lr=1e-3):
-        self.model = model
-        self.optimiser = torch.optim.Adam(model.parameters(), lr, fused=True)
-        self.parts = {"model": model, "optimiser": self.optimiser}
-
-    def __call__(self, x):
-        logits = self.model.decoder(self.model.encode(x))
-        rec = bernoulli_log_likelihood(x, logits).mean()
-        nets.update(self.optimiser, -rec)
-        return {"loss": -rec.item(), "rec": rec.item()}
+    def finish(self):
+        """Fit the mixture to draws from the posteriors of the training images."""
+        codes = evaluate.codes(self.model, self.split.images)
+        self.model.priors["gmm"].load_state_dict(latents.Mixture.fit(codes).state_dict())
 
 
-class LinearStep:
-    """One L-BFGS iteration on the exact ELBO of a LinearVAE; the batch is not looked at.
+def measure(model, dataset, n):
+    """The bound and its parts, errors of reconstructions, distances of samples, live units."""
+    return {
+        **bounds(model, dataset.test.images[:n]),
+        **evaluate.pixel_errors(model, dataset),
+        **evaluate.distances(model, dataset, n),
+        **evaluate.health(model, dataset),
+    }
 
-    `mean` (D,) and `cov` (D, D), in float64, are all that the ELBO needs to know of the data.
+
+@torch.no_grad()
+def bounds(model, images):
+    """ELBO and its parts on test images (uint8), and IWAE on the first tenth of them; nats per image.
+
+    `iwae_curve` is the IWAE bound with 1, 4, 16 and 64 samples.
     """
+    device = nets.device_of(model)
+    generator = latents.generator(0, device)
+    parts, mus, kls = [], [], []
+    for chunk in images.split(500):
+        x = data.to_unit(chunk.to(device))
+        mu, logvar = model.encode(x)
+        z = reparameterise(mu, logvar, generator)
+        parts.append(model.log_likelihood(x, z).double().cpu())
+        kls.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double().cpu())
+        mus.append(mu.cpu())
+    rec, kl = torch.cat(parts).mean().item(), torch.cat(kls).mean(0)
+    some, k = images[: max(1, len(images) // 10)], 100 if len(images) >= 10_000 else 10
+    curve = latents.generator(1, device)
+    return {
+        "elbo": rec - kl.sum().item(), "rec": rec, "kl": kl.sum().item(), "kl_per_dim": kl.tolist(),
+        "iwae": _mean_iwae(model, some, k, generator),
+        "iwae_curve": [_mean_iwae(model, some, k, curve) for k in (1, 4, 16, 64)],
+        "active_units": metrics.active_units(torch.cat(mus)), "sigma": model.sigma.item(),
+    }  # fmt: skip
 
-    def __init__(self, model, mean, cov):
-        self.model, self.mean, self.cov = model, mean, cov
-        self.optimiser = torch.optim.LBFGS(
-            model.parameters(), max_iter=20, history_size=20, line_search_fn="strong_wolfe"
-        )
-        self.parts = {"model": model}
 
-    def __call__(self, batch=None):
-        def closure():
-            self.optimiser.zero_grad()
-            loss = -linear_elbo(self.model, self.mean, self.cov)
-            if not math.isfinite(loss.item()):
-                raise nets.Diverged(f"the loss became {loss.item()}")
-            loss.backward()
-            return loss
-
-        return {"loss": self.optimiser.step(closure).item()}
+def _mean_iwae(model, images, k, generator):
+    device = nets.device_of(model)
+    chunks = (data.to_unit(chunk.to(device)) for chunk in images.split(100))
+    return torch.cat([iwae(model, x, k, generator) for x in chunks]).double().mean().item()

@@ -1,0 +1,176 @@
+"""The published experiments: the one place that knows all papers.
+
+A row is a Config: a name, the paper's module, the data, and what differs from the defaults. A new
+paper is its module and its rows here.
+"""
+
+import difflib
+import functools
+import inspect
+from dataclasses import dataclass, field, fields, replace
+from types import ModuleType
+
+from gencore import ae, classifier, data, encoder, linear, vae
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. `model` and `objective` are keyword arguments of the paper's Model and Step.
+
+    `uses` names the runs whose models are further arguments of the Model: {argument: run name}.
+    """
+
+    name: str
+    paper: ModuleType
+    data: str  # a dataset's name, a folder of images, or an .npz
+    model: dict = field(default_factory=dict)
+    objective: dict = field(default_factory=dict)
+    uses: dict = field(default_factory=dict)
+    epochs: int = 12
+    batch: int = 128
+    lr: float = 2e-3
+    schedule: str = "cosine"  # a key of train.SCHEDULES
+    quick: int = 600  # steps under the profile quick, at most
+    half: bool = True  # weights are kept in half precision
+    least_live: float = 0.9  # share of live hidden units below which a run is not published
+    seed: int = 0
+    snapshots: int = 0  # how many there are along the way
+
+    def record(self):
+        """The configuration as JSON: the paper by the name of its module."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"paper": short_name(self.paper)}
+
+
+def short_name(paper):
+    """The name of a paper's module, without the package's."""
+    return paper.__name__.rpartition(".")[2]
+
+
+MNIST = {"channels": 1, "size": 28}
+CIFAR = {"channels": 3, "size": 32}
+# These networks have a narrow ReLU layer in which many units never fire.
+NARROW = {"least_live": 0.0}
+
+
+def _classifiers():
+    yield Config("classifier-mnist", classifier, "mnist", MNIST | {"width": 24}, epochs=4, lr=0.1)
+    yield Config("classifier-cifar10", classifier, "cifar10", CIFAR | {"width": 32},
+                 {"augmented": True}, epochs=15, lr=0.1)  # fmt: skip
+    yield Config("classifier-fashion-mnist", classifier, "fashion-mnist", MNIST | {"width": 24},
+                 epochs=5, lr=0.1)  # fmt: skip
+
+
+def _vaes(seed):
+    """The VAEs of the chapters with one seed; with the first one, their deterministic twins, too."""
+    end = f"-s{seed}" if seed else ""
+    for d in (10, 2, 4, 32, 20, 64):
+        net = MNIST | {"latent_dim": d}
+        kept = 24 if d in (2, 10) and not seed else 0
+        yield Config(f"vae-mnist-d{d}{end}", vae, "mnist", net, seed=seed, snapshots=kept, **NARROW)
+        if not seed:
+            yield Config(f"ae-mnist-d{d}", ae, "mnist", net, **NARROW)
+    net = CIFAR | {"latent_dim": 200, "width": 32, "likelihood": "gaussian"}
+    budget = {"epochs": 10, "lr": 1e-3} | NARROW
+    for what, sigma in (("", 1.0), ("-sigma", "optimal")):
+        yield Config(f"vae-cifar10-d200{what}{end}", vae, "cifar10", net | {"sigma": sigma},
+                     seed=seed, snapshots=0 if seed else 24, **budget)  # fmt: skip
+    if not seed:
+        yield Config("vae-cifar10-d200-mean", vae, "cifar10", net, {"reduction": "mean"}, **budget)
+
+
+def _encoders():
+    """Encoders that are small enough for a page."""
+    for d in (2, 4, 10):
+        net = MNIST | {"width": 8, "hidden": [64, 64]}
+        yield Config(f"encoder-mnist-d{d}", encoder, "mnist", net, uses={"of": f"vae-mnist-d{d}"},
+                     epochs=20, lr=5e-3, **NARROW)  # fmt: skip
+
+
+@functools.cache
+def runs():
+    """{name: Config} of every published run, in the order in which they are trained."""
+    solved = Config("vae-mnist-linear", linear, "mnist", {"latent_dim": 10} | MNIST,
+                    epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
+    vaes = [config for seed in (0, 1, 2) for config in _vaes(seed)]
+    return {config.name: config for config in (*_classifiers(), solved, *vaes, *_encoders())}
+
+
+def config(name):
+    """The configuration of a run; an unknown name raises LookupError with the nearest match."""
+    if name in runs():
+        return runs()[name]
+    near = difflib.get_close_matches(str(name), runs(), 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise LookupError(f"There is no run {name!r}.{hint} `python -m gencore runs` lists them.")
+
+
+def seeds(name):
+    """The run `name` and its repetitions `name-s1`, `name-s2`, ... that are in the catalogue."""
+    config(name)
+    return [n for n in runs() if n == name or (n.startswith(f"{name}-s") and n[len(name) + 2 :].isdigit())]
+
+
+def from_record(record):
+    """The Config that was recorded, of a run that need not be in the catalogue.
+
+    Raises LookupError when the record names a paper that is not among the catalogue's.
+    """
+    papers = {short_name(c.paper): c.paper for c in runs().values()}
+    if record.get("paper") not in papers:
+        raise LookupError(
+            f"{record.get('name')} was made by the paper {record.get('paper')!r}, which this gencore "
+            f"does not know; it knows {', '.join(papers)}."
+        )
+    known = {f.name for f in fields(Config)}
+    values = {key: value for key, value in record.items() if key in known}
+    return Config(**values | {"paper": papers[record["paper"]]})
+
+
+def differences(record, conf):
+    """The fields in which a recorded configuration is not `conf`: an empty list if it is current.
+
+    A field, or a keyword argument of Model or Step, that one of them lacks means its default of
+    today: a new option makes nothing stale.
+    """
+    defaults = {f.name: f.default if f.default_factory is not dict else {} for f in fields(Config)}
+    ours, theirs = conf.record(), {**defaults, **record}
+    for key, made in (("model", conf.paper.Model), ("objective", conf.paper.Step)):
+        for side in (ours, theirs):
+            side[key] = _arguments(made) | side[key]
+    ignored = {"name", "least_live"}  # neither says how the run was trained
+    return sorted(key for key in ours if key not in ignored and _plain(ours[key]) != _plain(theirs[key]))
+
+
+def _arguments(made):
+    """The default of each keyword argument of a class."""
+    parameters = inspect.signature(made).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _plain(value):
+    """A value as JSON gives it back: lists for tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def needed(conf):
+    """The runs that must be there before this one is trained: those it uses, and its classifier."""
+    row = data.TABLE.get(conf.data)
+    ruler = row.ruler if row else data.load(conf.data).ruler
+    classifier_run = [] if ruler == "points" else [f"classifier-{ruler}"]
+    return [name for name in (*conf.uses.values(), *classifier_run) if name != conf.name]
+
+
+def on_other_images(conf, path, name):
+    """The experiment `conf` on another dataset, a folder of images or an `.npz`, under a new name.
+
+    Networks that take `channels` and `size` get those of the images, which must be square.
+    """
+    channels, height, width = (data.load(path).shape + (0, 0))[:3]
+    if height != width or not height:
+        raise ValueError(f"{path} has images of {height} x {width} pixels; they should be square.")
+    model = {**conf.model}
+    model |= {key: v for key, v in {"channels": channels, "size": height}.items() if key in model}
+    return replace(conf, name=name, data=str(path), model=model)
