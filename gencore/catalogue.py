@@ -90,8 +90,8 @@ def _encoders():
 @functools.cache
 def runs():
     """{name: Config} of every published run, in the order in which they are trained."""
-    solved = Config("vae-mnist-linear", linear, "mnist", {"latent_dim": 10} | MNIST,
-                    epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
+    solved = Config("vae-mnist-linear", linear, "mnist", {"latent_dim": 10, "shape": [1, 28, 28]},
+                    schedule="constant", epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
     vaes = [config for seed in (0, 1, 2) for config in _vaes(seed)]
     return {config.name: config for config in (*_classifiers(), solved, *vaes, *_encoders())}
 
@@ -166,11 +166,11 @@ def needed(conf):
 def on_other_images(conf, path, name):
     """The experiment `conf` on another dataset, a folder of images or an `.npz`, under a new name.
 
-    Networks that take `channels` and `size` get those of the images, which must be square.
+    Models that take `channels` and `size` get those of the images, which must be square then.
     """
-    channels, height, width = (data.load(path).shape + (0, 0))[:3]
-    if height != width or not height:
-        raise ValueError(f"{path} has images of {height} x {width} pixels; they should be square.")
-    model = {**conf.model}
-    model |= {key: v for key, v in {"channels": channels, "size": height}.items() if key in model}
+    shape = data.load(path).shape
+    if "size" in conf.model and (len(shape) != 3 or shape[1] != shape[2]):
+        raise ValueError(f"{path} has images of shape {shape} (C, H, W); they should be square.")
+    found = {"channels": shape[0], "size": shape[-1], "shape": list(shape)}
+    model = conf.model | {key: value for key, value in found.items() if key in conf.model}
     return replace(conf, name=name, data=str(path), model=model)

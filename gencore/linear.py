@@ -19,12 +19,12 @@ class Model(nn.Module):
     """A VAE with linear encoder and decoder on flat images: the model that can be solved.
 
     p(x|z) = N(Wz + b, sigma^2 I), q(z|x) = N(V(x - b), diag s^2), all six trained. At the optimum
-    it is probabilistic PCA.
+    it is probabilistic PCA. `shape` is that of an image, (C, H, W), or of any other vector, (D,).
     """
 
-    def __init__(self, latent_dim, channels=1, size=28):
+    def __init__(self, latent_dim, shape=(1, 28, 28)):
         super().__init__()
-        self.latent_dim, self.shape = latent_dim, (channels, size, size)
+        self.latent_dim, self.shape = latent_dim, tuple(shape)
         data_dim = math.prod(self.shape)
         self.W = nn.Parameter(0.1 * torch.randn(data_dim, latent_dim))
         self.V = nn.Parameter(0.1 * torch.randn(latent_dim, data_dim))
@@ -54,8 +54,8 @@ class Model(nn.Module):
 
 
 def moments(images):
-    """Mean (D,) and covariance (D, D) of flat uint8 images, as pixels in [0, 1], in float64."""
-    flat = images.cpu().flatten(1).double() / 255
+    """Mean (D,) and covariance (D, D) of flat images, uint8 or in [0, 1], in float64."""
+    flat = images.cpu().flatten(1).double() / (255 if images.dtype == torch.uint8 else 1)
     mean = flat.mean(0)
     return mean, (flat - mean).T @ (flat - mean) / len(flat)
 
