@@ -167,7 +167,7 @@ def _settle(path, meta, clean):
 def _leftovers(path):
     """Temporary files, and numbers that no description names, of killed saves of one artefact."""
     name = re.escape(path.name)
-    hidden = re.compile(rf"\.{name}(\.[0-9a-f]{{12}})?\.(json|safetensors)-[0-9a-f]{{8}}")
+    hidden = re.compile(rf"\.{name}(\.[0-9a-f]{{12}})?\.(json|safetensors)-[0-9a-z_]{{8}}")
     staged = re.compile(rf"{name}\.[0-9a-f]{{12}}\.safetensors")
     with contextlib.suppress(OSError):
         for file in list(path.parent.iterdir()):
@@ -183,42 +183,42 @@ def load(path):
     and Corrupt when the bytes have changed or are those of another run.
     """
     path = Path(path)
+    final = _beside(path, ".safetensors")
     while True:
         meta = describe(path)
         if meta.get("weights") == "not kept":
             raise StoreError(_not_kept(path.name))
         data = _numbers(path, meta["sha256"])
         if data is not None:
-            return _tensors(path, data), meta
-        if describe(path)["sha256"] == meta["sha256"]:  # else another process has just saved
-            raise Corrupt(
-                f"{_beside(path, '.safetensors')} is damaged: its sha256 is not the one in "
-                f"{path.name}.json. Delete both files and train or download again."
-            )
+            return _tensors(final, data), meta
+        if describe(path) != meta:  # another process has just saved
+            continue
+        if not final.exists():
+            raise FileNotFoundError(2, "No such file", str(final))
+        raise Corrupt(
+            f"{final} is damaged: its sha256 is not the one in {path.name}.json. Delete both files "
+            "and train or download again."
+        )
 
 
 def _numbers(path, digest):
-    """The bytes with a sha256, or None; FileNotFoundError if there are none of any sha256."""
+    """The bytes of the numbers with a sha256, or None."""
     final, waiting = _beside(path, ".safetensors"), _waiting(path, digest)
-    for file in (final, waiting, final):  # they may be renamed between two looks
+    for file in (final, waiting, final):  # the second may be renamed between two looks
         with contextlib.suppress(FileNotFoundError):
             if sha256(data := read_bytes(file)) == digest:
                 return data
-    if not final.exists():
-        raise FileNotFoundError(2, "No such file", str(final))
     return None
 
 
-def _tensors(path, data):
+def _tensors(file, data):
     import safetensors
     from safetensors.torch import load as from_bytes
 
     try:
         return from_bytes(data)
     except (safetensors.SafetensorError, ValueError, LookupError, RuntimeError) as error:
-        raise Corrupt(
-            f"{_beside(path, '.safetensors')} holds no tensors ({error}). {AGAIN}"
-        ) from None
+        raise Corrupt(f"{file} holds no tensors ({error}). {AGAIN}") from None
 
 
 def _not_kept(name):
