@@ -107,6 +107,7 @@ def sample(args):
     if not args.o:
         raise ValueError("-o is empty; it should be the name of a file.")
     run = runs.get(args.name)
+    run.model.to(train.device())
     images = run.sample(args.n, seed=args.seed, prior=args.prior)
     if images.ndim != 4:
         raise ValueError(f"{args.name} draws points, not images: use runs.get(...).sample in Python.")

@@ -144,7 +144,9 @@ def _outdated(name, meta):
 def get(name, retrain=False):
     """The run `name`: the published artefact, or with `retrain=True` one trained now.
 
-    Retraining takes the budget of the profile (`GENCORE_PROFILE`) and leaves the artefact alone.
+    Its model is on the CPU, where images and codes are; move it with `run.model.to(...)`, and
+    `sample` follows. Retraining works on `train.device()`, takes the budget of the profile
+    (`GENCORE_PROFILE`) and leaves the artefact alone.
     The state of torch's random generators stays as it is. Raises LookupError for an unknown name,
     store.Corrupt for a damaged file, store.StoreError when the artefact is neither here nor in the
     release, or when the weights of a repetition are asked for.
@@ -170,8 +172,7 @@ def get(name, retrain=False):
         reason = str(error).splitlines()[-1].strip()
         raise store.Corrupt(f"{path} does not fit its own configuration: {reason}") from None
     conf = catalogue.runs().get(name, conf)
-    model = model.eval().to(train.device())
-    return Run(name, conf, model, meta["metrics"], meta["history"], meta, kept)
+    return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, kept)
 
 
 def _model(conf):
@@ -229,7 +230,7 @@ def fresh(conf, checkpoint=None, progress=False):
         "evaluation_cpu_s": round(time.process_time() - began, 1), **evaluate.machine(train.device()),
     }  # fmt: skip
     kept = taken.state_dict() if taken else {}
-    return Run(conf.name, conf, step.model, evaluate.rounded(values), history, meta, kept)
+    return Run(conf.name, conf, step.model.cpu(), evaluate.rounded(values), history, meta, kept)
 
 
 def _total(history, key):
