@@ -67,9 +67,11 @@ def _parser():
 
 
 def list_runs(args):
-    """Every run of the catalogue with its state."""
+    """Every run of the catalogue, and your own, with its state and the profile it was trained under."""
     for name in runs.names():
-        print(f"{name:28} {runs.state(name)}")
+        state = runs.state(name)
+        profile = "" if state in ("missing", "damaged") else runs.describe(name)["profile"]
+        print(f"{name:28} {state:8} {profile}".rstrip())
 
 
 def train_runs(args):
