@@ -4,7 +4,8 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
-STAMP := $(VENV)/.installed
+# Named after what it was installed from, and where: times say nothing in a fresh clone.
+STAMP := $(VENV)/.installed-$(shell (cat pyproject.toml requirements.lock; pwd) | cksum | cut -d' ' -f1)
 PY := $(VENV)/bin/python
 BOOK = $(PY) -c "from jupyter_book.cli.main import main; main()"
 OUT := .
@@ -28,15 +29,17 @@ help:
 	@echo "make lighthouse measure three pages with Lighthouse (needs Node and Chromium)"
 	@echo "make clean      remove what was built (the environment .venv stays)"
 
-# torch and torchvision have their own line: each machine gets the build that fits it. Everything
-# else is checked against the hashes of requirements.lock.
-$(STAMP): pyproject.toml requirements.lock
+# First the lock, whose every file is checked against its hash; it has all that torch needs but
+# the GPU libraries. Then torch and torchvision, unpinned, so that each machine gets the build that
+# fits it: they may add to what is there (nvidia-*, cuda-*, triton), and replace none of it.
+$(STAMP):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet torch torchvision
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(PY) -m pip freeze --exclude-editable >$(VENV)/constraints.txt
+	$(PY) -m pip install --quiet --constraint $(VENV)/constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+	@rm -f $(VENV)/.installed* && touch $@
 
 # A clean build each time: Sphinx does not repeat the warnings of pages it has cached.
 book: $(STAMP)

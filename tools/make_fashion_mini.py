@@ -15,7 +15,7 @@ import numpy as np
 
 
 def read_idx(path):
-    """An IDX file of unsigned bytes as an array: two zeros, type 8, number of axes, sizes, bytes."""
+    """An IDX file of unsigned bytes as an array: two zeros, type 8, how many axes, sizes, bytes."""
     data = gzip.decompress(Path(path).read_bytes())
     axes = data[3]
     shape = np.frombuffer(data, ">u4", axes, 4)

@@ -211,7 +211,7 @@ SELECTOR = """const selector = node => {
 }"""
 
 LOOK = """({theme, maths}) => {
-  %s
+  SELECTOR
   const found = []
   const pixel = new OffscreenCanvas(1, 1).getContext('2d')
   pixel.fillStyle = getComputedStyle(document.body).backgroundColor
@@ -232,12 +232,12 @@ LOOK = """({theme, maths}) => {
   for (const figure of document.querySelectorAll('.gencore-live:not([data-mounted])'))
     found.push(`live: ${figure.id} is not alive`)
   return found
-}""" % SELECTOR
+}""".replace("SELECTOR", SELECTOR)
 
 # What scrolls or cuts off inside a figure, a table or a block of code is meant to; what does so
 # around the title is the page itself.
 OVERFLOW = """() => {
-  %s
+  SELECTOR
   const page = [], found = [], width = document.documentElement.clientWidth
   const title = document.querySelector('h1') ?? document.body
   for (let n = title; n; n = n.parentElement) {
@@ -258,7 +258,7 @@ OVERFLOW = """() => {
       found.push(`overflow: ${selector(node)} ends ${Math.round(box.right - width)} px too far`)
   }
   return [...found.slice(0, 3), ...page.slice(-1)]
-}""" % SELECTOR
+}""".replace("SELECTOR", SELECTOR)
 
 RUNNING = """() => document.getAnimations().filter(a => a.playState === 'running').map(a =>
   `moves: ${a.animationName ?? a.transitionProperty} of ${a.effect.target?.className}`)"""
