@@ -8,7 +8,7 @@ while `_config.yml` still has its placeholder, so they are left out until then.
 
 import hashlib
 import posixpath
-import shutil
+import re
 import struct
 from pathlib import Path
 
@@ -36,12 +36,6 @@ INLINE = {  # beginning of an inline script -> what it is for, or None if nothin
     "const THEBE": "sphinx-thebe.js",
     "kernelName": "sphinx-thebe.js",
 }
-UNUSED = [  # in _static, once the pages are lean
-    "vendor", "locales", "scripts/*.map", "styles", "images/logo_*", "*webpack-macros.html",
-    "scripts/fontawesome.js*", "sphinx-thebe.*", "page.png", "basic.css",
-    "pygments.css", "copybutton.css", "togglebutton.css", "mystnb.*.css", "sphinx-design.min.css",
-    "book.css", "copybutton_funcs.js",
-]  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -119,19 +113,13 @@ def images(page, folder):
 def bundle(folder, texts):
     """Write the one style sheet of all pages; returns its address with a version."""
     names = {}  # a dict keeps the order in which the pages load them
-    words = set()
     for path, text in texts.items():
-        page = markup.Page(text)
-        words |= {word for e in page.elements for word in [*e.classes, e.attributes.get("id")]}
-        words |= styles.words_of(script.content for script in page.all("script"))
-        for link in sheets(page):
-            name = (path.parent / link.attributes["href"].partition("?")[0]).resolve()
-            names.setdefault(name.relative_to(folder.resolve()).as_posix())
+        for link in sheets(markup.Page(text)):
+            names.setdefault((path.parent / link.attributes["href"].partition("?")[0]).resolve())
     scripts = [p.read_text("utf-8") for p in (folder / "_static").rglob("*.js")
                if "mathjax" not in p.parts and p.name not in NEVER]  # fmt: skip
-    words |= styles.words_of(scripts)
-    sources = [(posixpath.dirname(name), (folder / name).read_text("utf-8")) for name in names]
-    css = styles.bundle(sources, words)
+    words = styles.words_of([*texts.values(), *scripts])
+    css = styles.bundle([path.read_text("utf-8") for path in names], words)
     (folder / SHEET).write_text(css, encoding="utf-8")
     return f"{SHEET}?v={hashlib.sha256(css.encode()).hexdigest()[:8]}"
 
@@ -163,15 +151,17 @@ def quiet_search(folder):
     path.write_text(text.replace(always, over_http), encoding="utf-8")
 
 
-def tidy(folder):
-    """Remove the static files that nothing loads any more."""
+def tidy(folder, pages):
+    """Remove the static files that no page and no style sheet names; MathJax loads its own."""
     static = folder / "_static"
-    twice = [static / path.name for path in (folder / "_images").glob("*")]  # a page has its own
-    for path in [path for pattern in UNUSED for path in static.glob(pattern)] + twice:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    named = set(re.findall(r"""url\(["']?([^"')]+)""", (folder / SHEET).read_text("utf-8")))
+    for path in [p for p in static.rglob("*") if p.is_file() and "mathjax" not in p.parts]:
+        name = path.relative_to(static).as_posix()
+        if name not in named and not any(f"_static/{name}" in text for text in pages):
+            path.unlink()
+    for path in sorted((p for p in static.rglob("*") if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def finish(app, error):
@@ -182,10 +172,11 @@ def finish(app, error):
     texts = {path: path.read_text("utf-8") for path in markup.pages(folder)}
     texts = {path: text for path, text in texts.items() if "_static/" in text}
     sheet = bundle(folder, texts)
-    for path, text in texts.items():
-        path.write_text(lean(path, text, folder, sheet), encoding="utf-8")
+    pages = {path: lean(path, text, folder, sheet) for path, text in texts.items()}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
     quiet_search(folder)
-    tidy(folder)
+    tidy(folder, pages.values())
 
 
 def setup(app):

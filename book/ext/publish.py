@@ -150,7 +150,7 @@ def facts(app, pagename, title, text):
     return fact | ({"url": f"{base}{pagename}.html"} if base else {})
 
 
-def picture(base):
+def picture(base, alt):
     """The tags of the preview picture: services that show one want a whole address."""
     path = ROOT / "book/assets" / posixpath.basename(PICTURE)
     if not base or not path.exists():
@@ -160,6 +160,7 @@ def picture(base):
         "og:image": base + PICTURE,
         "og:image:width": str(width),
         "og:image:height": str(height),
+        "og:image:alt": alt,
     }
 
 
@@ -182,7 +183,7 @@ def describe(app, pagename, templatename, context, doctree):
         "og:site_name": app.config.html_title,
         "og:description": text,
         **({"og:url": f"{base}{pagename}.html"} if base else {}),
-        **picture(base),
+        **picture(base, app.config.html_title),
     }
     card = "summary_large_image" if "og:image" in graph else "summary"
     lines = (
@@ -212,36 +213,27 @@ def contents(env):
 
 def notebook_text(notebook):
     """A notebook as Markdown: its prose, its code, and what the code printed."""
-    glued, parts = {}, []
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            if name:
-                text = "".join(next(iter(output["data"].values())))
-                glued[name] = text.strip("'")
+    parts = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(source)
         elif cell["cell_type"] == "code":
             parts.append(f"```python\n{source}\n```")
-            printed = "".join(
-                "".join(o["text"]) for o in cell["outputs"] if o["output_type"] == "stream"
-            )
-            parts += [f"```text\n{printed.strip()}\n```"] if printed.strip() else []
+            streams = [o["text"] for o in cell["outputs"] if o["output_type"] == "stream"]
+            printed = "".join("".join(text) for text in streams).strip()
+            parts += [f"```text\n{printed}\n```"] if printed else []
             options = cell["metadata"].get("mystnb", {})
             if caption := options.get("figure", {}).get("caption"):
-                parts.append(
-                    f"*Figure: {caption}* {options.get('image', {}).get('alt', '')}".strip()
-                )
-    value = lambda match: glued.get(match[1].partition(":")[0], match[0])  # noqa: E731
-    return re.sub(r"\{glue:text\}`([^`]+)`", value, "\n\n".join(parts))
+                alt = options.get("image", {}).get("alt", "")
+                parts.append(f"*Figure: {caption}* {alt}".strip())
+    return "\n\n".join(parts)
 
 
-def number(match):
-    """The number that {run}`name:metric` stands for."""
-    name, _, metric = match[1].partition(":")
-    return results.show(*results.runs().summary(name.strip(), metric.strip())[:2])
+def without_comments(text):
+    """Markdown without HTML comments: a line of its own goes whole, a mark in a line alone."""
+    text = re.sub(r"^(?:> ?)?(?:<!--(?:(?!-->).)*-->[ \t]*)+\n", "", text, flags=re.M | re.S)
+    return re.sub(r"<!--.*?-->", "", text, flags=re.S).strip()
 
 
 def source_text(app, pagename):
@@ -252,8 +244,8 @@ def source_text(app, pagename):
     else:
         lines = [path.read_text(encoding="utf-8")]
         app.emit("source-read", pagename, lines)
-        text = re.sub(r"\{run\}`([^`]+)`", number, lines[0])
-    return re.sub(r"^(?:> ?)?<!--.*?-->\n?", "", text, flags=re.M | re.S).strip()
+        text = re.sub(r"\{run\}`([^`]+)`", lambda match: results.number(match[1]), lines[0])
+    return without_comments(text)
 
 
 def write_texts(app, described):

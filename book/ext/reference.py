@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "gencore"
-# The order of the modules is the order of their imports, lowest first.
-MODULES = """store data nets vae gan aae avb vaegan pyramid glo train metrics evaluate runs style
-             show embed explore controls check""".split()
+# The one list of the modules, in the order of their imports: a module imports only from those
+# before it. A test reads it, too; a name that is not there yet is left out of the page.
+MODULES = """store data nets latents checkpoint train classifier metrics evaluate vae ae linear
+             encoder gan aae avb vaegan pyramid glo catalogue runs style show embed explore controls
+             check bench __init__ __main__""".split()
 MARKER = "<!-- gencore:api -->"
 
 
@@ -77,21 +79,27 @@ def entry(module, node, taken):
     return "\n".join(lines)
 
 
+def module(name):
+    """(docstring, public definitions) of a module; a package's `_name.py` holds its `name`."""
+    folder = PACKAGE / name
+    path = folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = public(tree.body)
+    for part in sorted(folder.glob("_[a-z]*.py")):
+        found = public(ast.parse(part.read_text(encoding="utf-8")).body)
+        nodes += [node for node in found if node.name == part.stem[1:]]
+    return ast.get_docstring(tree) or "", nodes
+
+
 def page():
     """The Markdown of the whole reference."""
     parts = []
     for name in MODULES:
-        if (path := PACKAGE / f"{name}.py").exists():
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            parts += [
-                f"(gencore.{name})=",
-                f"## `gencore.{name}`",
-                "",
-                plain(ast.get_docstring(tree)),
-                "",
-            ]
-            nodes = public(tree.body)
+        there = (PACKAGE / f"{name}.py").exists() or (PACKAGE / name / "__init__.py").exists()
+        if there and not name.startswith("_"):
+            doc, nodes = module(name)
             taken = {f"{name}.{node.name}" for node in nodes if isinstance(node, ast.FunctionDef)}
+            parts += [f"(gencore.{name})=", f"## `gencore.{name}`", "", plain(doc), ""]
             parts += [entry(name, node, taken) for node in nodes]
     return "\n".join(parts)
 

@@ -2,9 +2,10 @@
 
 `<!-- gencore:results -->` becomes the tables; {run}`vae-mnist-d10:frechet_prior` becomes "mean ±
 sd" over the seeds of that run. Both read the artefacts when a page is built: no number is typed.
+No run is asked which paper it is of: what it recorded decides which columns it fills.
 """
 
-import math
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -17,134 +18,129 @@ MARKER = "<!-- gencore:results -->"
 NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 logger = logging.getLogger(__name__)
 
-LABELS = {
+LABELS = {  # in the order of the tables; a metric that is not here keeps its own name
     "accuracy": "test accuracy",
-    "elbo": "ELBO (nats per image)",
+    "elbo": "ELBO (nats)",
     "rec": "reconstruction term (nats)",
     "kl": "KL term (nats)",
     "iwae": "IWAE, K = 100 (nats)",
-    "mse": "mean squared error of reconstructions",
+    "mse": "MSE of reconstructions",
     "psnr": "PSNR of reconstructions (dB)",
     "active_units": "active units",
-    "frechet_floor": "Fréchet floor, real against real",
-    "frechet_rec": "Fréchet, reconstructions",
-    "frechet_prior": "Fréchet, samples of N(0, I)",
-    "frechet_gaussian": "Fréchet, samples of a fitted Gaussian",
-    "frechet_gmm": "Fréchet, samples of a fitted mixture",
-    "kid_prior": "KID, samples of N(0, I)",
-    "kid_rec": "KID, reconstructions",
+    "modes": "modes found",
+    "good": "share of points at a mode",
+    "modes_kl": "KL of the modes' shares (nats)",
     "precision": "precision",
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
-    "sharpness_real": "sharpness, real images",
-    "sharpness_rec": "sharpness, reconstructions",
-    "sharpness_prior": "sharpness, samples of N(0, I)",
+    "live_units": "live hidden units, share",
+    "live_units_least": "live hidden units, worst layer",
+    "code_rank": "effective rank of the codes",
+    "n": "images in each set",
 }
-OF_THE_DATA = {"frechet_floor", "sharpness_real"}  # not of the model: no spread over its seeds
-SHORT = {  # the columns of the overview
-    "accuracy": "test accuracy",
-    "elbo": "ELBO",
-    "mse": "MSE",
-    "active_units": "active units",
-    "frechet_floor": "Fréchet: real (floor)",
-    "frechet_rec": "reconstr.",
-    "frechet_prior": "N(0, I)",
-    "frechet_gmm": "mixture",
-    "recall": "recall",
-}
-GROUPS = {
-    "classifier": "Frozen classifiers",
-    "linear": "Linear VAE",
-    "vae": "Variational autoencoders",
-    "ae": "Plain autoencoders",
-    "encoder": "Small encoders for the live figures",
+KINDS = {"frechet": "Fréchet", "kid": "KID", "sharpness": "sharpness"}  # measures of a set ...
+SETS = {  # ... and the sets, as in "frechet_prior"
+    "real": "real images", "floor": "floor (real against real)", "rec": "reconstructions",
+    "prior": "samples of the prior", "gaussian": "samples of a fitted Gaussian",
+    "gmm": "samples of a fitted mixture",
+}  # fmt: skip
+OVERVIEW = """accuracy elbo mse active_units modes frechet_rec frechet_prior frechet_gmm kid_prior
+              precision recall""".split()
+STATES = {
+    "stale": "made from another configuration than the present one",
+    "missing": "not trained yet",
+    "damaged": "its files do not match their sha256, or cannot be read",
 }
 
 
-def runs():
-    """gencore.runs, imported when a page needs it: it brings torch."""
+def gencore(module):
+    """A module of the package, imported when a page needs it: it brings torch."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from gencore import runs
-
-    return runs
+    return __import__(f"gencore.{module}", fromlist=[module])
 
 
-def digits(value, decimals):
-    """A number with a true minus sign and thin spaces in long integers."""
-    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace(
-        "-", "\N{MINUS SIGN}"
-    )
+def shown(value):
+    """A number, or (mean, sd), as the whole book prints it."""
+    return gencore("style").text(value)
 
 
-def show(mean, sd=None):
-    """`mean ± sd` with as many decimals as sd has to say; four significant digits without sd."""
-    exact = sd is None or sd <= 1e-9 * abs(mean)  # the same number up to rounding
-    sd = 0.0 if exact and sd is not None else sd
-    size = abs(mean) if exact else sd
-    if exact and float(mean).is_integer() and size >= 1:
-        decimals = 0
-    else:
-        wanted = 4 if exact else 2
-        decimals = min(5, max(0, wanted - 1 - math.floor(math.log10(size)))) if size > 0 else 0
-    text = digits(mean, decimals)
-    return text if sd is None else f"{text} ± {digits(sd, decimals)}"
+def label(metric):
+    """What a table calls a metric."""
+    kind, _, what = metric.partition("_")
+    if kind in KINDS and what:
+        return f"{KINDS[kind]}, {SETS.get(what, f'samples of {what}')}"
+    return LABELS.get(metric, metric.replace("_", " "))
 
 
 def numbers(metas):
-    """{metric: [value per run]} of the scalar metrics that every one of these runs has."""
+    """{metric: [value per seed]} of the scalar metrics that every one of these runs has."""
     common = set.intersection(*(set(meta["metrics"]) for meta in metas))
-    known = [key for key in LABELS if key in common] + sorted(common - set(LABELS))
-    values = {key: [meta["metrics"][key] for meta in metas] for key in known}
-    return {k: v for k, v in values.items() if all(isinstance(x, (int, float)) for x in v)}
+    known = [key for key in LABELS if key in common]
+    values = {key: [meta["metrics"][key] for meta in metas]
+              for key in known + sorted(common - set(known))}  # fmt: skip
+    return {k: v for k, v in values.items() if all(isinstance(x, int | float) for x in v)}
 
 
-def over_seeds(values, key=None):
-    """Mean ± standard deviation of some values; one value, or one of the data, stands alone."""
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1 or (key in OF_THE_DATA and len(set(values)) == 1):
-        return show(mean)
-    return show(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)))
+def over_seeds(values):
+    """Mean ± standard deviation of some values; what has no spread stands alone."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return shown((statistics.mean(values), sd) if sd else values[0])
 
 
 def table(head, rows):
     """A Markdown table whose columns, but the first, are right-aligned."""
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    return text.replace("± ", "±\N{NO-BREAK SPACE}").replace("N(0, I)", "N(0,\N{NO-BREAK SPACE}I)")
+    return text.replace("± ", "±\N{NO-BREAK SPACE}")
 
 
-def load():
-    """{base name: [meta of each seed that is here]} and {name: state} of the whole catalogue."""
-    catalogue, found, states = runs(), defaultdict(list), {}
-    for name in catalogue.names():
-        states[name] = catalogue.state(name)
-        if states[name] in ("ready", "stale"):
-            base = next(n for n in catalogue.names() if name in catalogue.seeds(n))
-            path = catalogue.store.runs_dir() / f"{name}.json"
-            found[base].append(catalogue.store.read_json(path))
-    return found, states
+# ---------------------------------------------------------------- what there is
 
 
-def overview(found):
-    """One table per kind of model and data: a row per run, mean ± sd over its seeds."""
+def described(name):
+    """The description of a run, complete enough for this page; ValueError if it is not."""
+    meta = gencore("runs").describe(name)
+    texts = [meta["hardware"], meta["profile"], meta["config"]["data"]]
+    sizes = [meta[key] for key in ("parameters", "steps", "wall_s", "cpu_s")]
+    tables = [meta["config"], meta["metrics"], meta["versions"]]
+    for kind, values in ((str, texts), ((int, float), sizes), (dict, tables)):
+        if not all(isinstance(value, kind) for value in values):
+            raise ValueError(f"{name} is not described as a run is")
+    return meta
+
+
+def found():
+    """{name: its description, or None if it cannot be used} and {name: state} of all runs."""
+    runs, states, metas = gencore("runs"), {}, {}
+    for name in runs.names():
+        try:
+            states[name] = runs.state(name)
+            metas[name] = described(name) if states[name] in ("ready", "stale") else None
+        except Exception:  # whatever is wrong with one artefact, the page shows the others
+            states[name], metas[name] = "damaged", None
+    return metas, states
+
+
+def grouped(metas):
+    """{base name: [description of each seed that is here]}."""
+    runs, base = gencore("runs"), {}
+    for name in metas:
+        try:
+            seeds = runs.seeds(name)
+        except LookupError:  # a run on one's own images is not in the catalogue
+            seeds = [name]
+        for seed in seeds:
+            base.setdefault(seed, name)
     groups = defaultdict(list)
-    for base, metas in found.items():
-        paper, data = metas[0]["config"]["paper"], metas[0]["config"]["data"]
-        title = GROUPS.get(paper, paper) + (f" on {data}" if paper != "classifier" else "")
-        groups[title].append((base, numbers(metas)))
-    for title, rows in groups.items():
-        keys = [key for key in SHORT if any(key in values for _, values in rows)]
-        keys = keys or list(rows[0][1])[:6]
-        yield f"### {title}\n"
-        yield table(
-            ["run", *(SHORT.get(key, key) for key in keys)],
-            [
-                [link(base), *(over_seeds(v[k], k) if k in v else "" for k in keys)]
-                for base, v in rows
-            ],
-        )
+    for name, meta in metas.items():
+        if meta:
+            groups[base[name]].append(meta)
+    return dict(groups)
+
+
+# ---------------------------------------------------------------- the page
 
 
 def link(base):
@@ -152,50 +148,85 @@ def link(base):
     return f"[{base.replace('-', NO_BREAK_HYPHEN)}](#run-{base})"
 
 
+def conditions(metas):
+    """One paragraph: what is equal for all runs of a group, and what they can be compared with."""
+    first = metas[0]
+    values = {key: sorted({m["metrics"][key] for m in metas if key in m["metrics"]})
+              for key in ("n", "frechet_floor")}  # fmt: skip
+    parts = [f"Profile `{first['profile']}`"]
+    if first.get("stand_in"):
+        parts.append("the embedded images stood in for the real ones")
+    if values["n"]:
+        parts.append(f"{' or '.join(map(shown, values['n']))} images in each set")
+    text = "; ".join(parts) + "."
+    if any(key.startswith(tuple(KINDS)) for meta in metas for key in meta["metrics"]):
+        of = first.get("ruler", first["config"]["data"])
+        what = "coordinates" if of == "points" else f"features of `classifier-{of}`"
+        text += f" Distances are measured in the {what}"
+        if values["frechet_floor"]:
+            text += f"; the floor of the Fréchet distance is {shown(values['frechet_floor'][0])}"
+        text += "."
+    return text + "\n"
+
+
+def overview(groups):
+    """The tables of each dataset and profile: a row per run, mean ± sd over its seeds."""
+    together = defaultdict(dict)
+    for base, metas in groups.items():
+        data = Path(metas[0]["config"]["data"]).name
+        together[data, metas[0]["profile"], bool(metas[0].get("stand_in"))][base] = metas
+    for (data, *_), runs in together.items():
+        yield f"### On {data}\n"
+        yield conditions([meta for metas in runs.values() for meta in metas])
+        tables = defaultdict(dict)  # runs with distances share one, the others where they agree
+        for base, metas in runs.items():
+            values = numbers(metas)
+            columns = tuple(key for key in OVERVIEW if key in values) or tuple(values)[:6]
+            measured = any(key.startswith("frechet") for key in values)
+            tables["distances" if measured else columns][base] = values
+        for rows in tables.values():
+            keys = dict.fromkeys(key for values in rows.values() for key in values)
+            keys = [key for key in OVERVIEW if key in keys] or list(keys)[:6]
+            yield table(
+                ["run", *map(label, keys), "seeds"],
+                [[link(base), *(over_seeds(v[k]) if k in v else "–" for k in keys),
+                  str(len(runs[base]))] for base, v in rows.items()],
+            )  # fmt: skip
+
+
 def record(base, metas):
     """Everything about one run: its configuration, numbers per seed, time and hardware."""
-    config = metas[0]["config"]
-    seeds = [f"seed {meta['config']['seed']}" for meta in metas]
-    text = (
-        f"{digits(metas[0]['parameters'], 0)} parameters, {digits(metas[0]['steps'], 0)} steps of "
-        f"{config['batch']} images, learning rate {config['lr']:g}. Hardware: "
-        f"{metas[0]['hardware']}; "
-        + ", ".join(f"{name} {version}" for name, version in metas[0]["versions"].items())
-    )
-    values = numbers(metas)
-    rows = [
-        [LABELS.get(k, k), *map(show, v), over_seeds(v, k) if len(v) > 1 else ""]
-        for k, v in values.items()
-    ]
-    for key, label in (
-        ("wall_s", "training, minutes of wall-clock time"),
-        ("cpu_s", "training, minutes of CPU time"),
-    ):
-        rows.append([label, *(digits(meta[key] / 60, 1) for meta in metas), ""])
-    columns = [*seeds, "mean ± sd"] if len(metas) > 1 else seeds
-    rows = [row[: len(columns) + 1] for row in rows]
-    return f"(run-{base})=\n### {base}\n\n{text}.\n\n{table(['quantity', *columns], rows)}"
+    meta, config = metas[0], metas[0]["config"]
+    options = {k: v for part in ("model", "objective") for k, v in (config.get(part) or {}).items()}
+    text = f"{shown(meta['parameters'])} parameters, {shown(meta['steps'])} steps"
+    text += f" of {config['batch']} examples" if "batch" in config else ""
+    text += f", learning rate {config['lr']:g}" if "lr" in config else ""
+    text += f", {', '.join(f'`{k}={v}`' for k, v in options.items())}" if options else ""
+    text += f". Profile `{meta['profile']}`. Hardware: {meta['hardware']}; "
+    text += "".join(f"{meta[key]}; " for key in ("device", "precision") if key in meta)
+    text += ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    seeds = [f"seed {meta['config'].get('seed', 0)}" for meta in metas]
+    several = len(metas) > 1
+    rows = [[label(key), *map(shown, values), *([over_seeds(values)] if several else [])]
+            for key, values in numbers(metas).items()]  # fmt: skip
+    for key, name in (("wall_s", "wall-clock"), ("cpu_s", "CPU")):
+        times = [shown(round(meta[key])) for meta in metas]
+        rows.append([f"training, seconds of {name} time", *times, *([""] if several else [])])
+    head = ["quantity", *seeds, *(["mean ± sd"] if several else [])]
+    return f"(run-{base})=\n### {base}\n\n{text}.\n\n{table(head, rows)}"
 
 
 def page():
     """The Markdown of all results."""
-    found, states = load()
-    count = {
-        s: [n for n in states if states[n] == s] for s in ("ready", "stale", "missing", "damaged")
-    }
-    parts = [
-        f"{len(states)} runs are in the catalogue; {len(count['ready'])} of them are trained and "
-        "up to date.\n"
-    ]
-    for state, meaning in (
-        ("stale", "were made from another configuration than the present one"),
-        ("missing", "have not been trained yet"),
-        ("damaged", "have files that do not match their sha256"),
-    ):
-        if count[state]:
-            parts.append(f"**{state.capitalize()}**: these {meaning}: {', '.join(count[state])}.\n")
-    parts += ["## Overview\n", *overview(found)]
-    return "\n".join([*parts, "## Every run\n", *(record(*item) for item in found.items())])
+    metas, states = found()
+    groups = grouped(metas)
+    ready = sum(state == "ready" for state in states.values())
+    parts = [f"{len(states)} runs are listed here; {ready} of them are trained and up to date.\n"]
+    rows = [[name, f"**{state}**: {STATES[state]}"]
+            for name, state in states.items() if state != "ready"]  # fmt: skip
+    parts += [table(["run", "state"], rows)] if rows else []
+    parts += ["## Overview\n", *overview(groups)]
+    return "\n".join([*parts, "## Every run\n", *(record(*item) for item in groups.items())])
 
 
 def insert(app, docname, source):
@@ -204,17 +235,22 @@ def insert(app, docname, source):
         source[0] = source[0].replace(MARKER, page())
 
 
-def run_role(role, rawtext, text, lineno, inliner, options=None, content=None):
-    """{run}`name:metric`: mean ± sd over the seeds. A number that is not there is a warning."""
+def number(text):
+    """What {run}`name:metric` stands for: mean ± sd over the seeds of the run."""
     name, _, metric = text.partition(":")
+    mean, sd, _ = gencore("runs").summary(name.strip(), metric.strip())
+    return shown((mean, sd) if sd else mean)
+
+
+def run_role(role, rawtext, text, lineno, inliner, options=None, content=None):
+    """{run}`name:metric` in the text. A number that is not there is a warning."""
     try:
-        mean, sd, _ = runs().summary(name.strip(), metric.strip())
-        shown = show(mean, sd)
-    except (KeyError, OSError, ValueError) as error:
+        value = number(text)
+    except (LookupError, OSError, ValueError) as error:
         where = (inliner.document.settings.env.docname, lineno)
         logger.warning("no number for {run}`%s`: %s", text, error, location=where)
-        shown = f"(no number yet: {text})"
-    return [nodes.Text(shown)], []
+        value = f"(no number yet: {text})"
+    return [nodes.Text(value)], []
 
 
 def setup(app):
