@@ -1,6 +1,6 @@
 """What a live figure carries inside a page: arrays, networks and pictures as text.
 
-`explore` builds its figures from these; assets/explore.js reads them.
+`explore` builds its figures from these; the scripts in assets/explore read them.
 """
 
 import base64
@@ -16,18 +16,28 @@ from gencore import style
 
 LIMIT = 200_000  # bytes of one network in a page
 BIG = 10_000  # weights of a layer that are the first to be stored in 8 bits
+PLAIN = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}
 
-def packed(values, row=None):
-    """An array as base64 of 16-bit floats, or, with `row`, of bytes with a scale for each `row` numbers."""
-    array = np.ascontiguousarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+
+def encode_array(values, row=None):
+    """An array as base64 of 16-bit floats, or of bytes with a scale for each `row` numbers.
+
+    uint8 stays what it is. Raises ValueError for numbers that 16 bits cannot hold.
+    """
+    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+    array = np.ascontiguousarray(values)
     if array.dtype == np.uint8:
         return {"u8": _base64(array.tobytes())}
+    if array.size and not np.abs(array).max() <= np.finfo(np.float16).max:
+        raise ValueError(
+            f"A page holds numbers up to 65,504; here is one of {np.abs(array).max():.3g}."
+        )
     if row is None:
         return {"f16": _base64(array.astype("<f2").tobytes())}
     rows = array.reshape(-1, row)
     scale = np.maximum(np.abs(rows).max(1, keepdims=True) / 127, 6e-8).astype("<f2")
     steps = np.rint(rows / scale.astype(float)).clip(-127, 127).astype(np.int8)
-    return {"i8": _base64(steps.tobytes()), "scale": packed(scale[:, 0])}
+    return {"i8": _base64(steps.tobytes()), "scale": encode_array(scale[:, 0])}
 
 
 def _base64(octets):
@@ -46,7 +56,7 @@ def network(module, shape, sigmoid=False, room=LIMIT):
     (transposed) convolutions, activations and reshapings are taken as they are; batch norm is
     folded into the layer before it. Weights have 16 bits; where that does not fit, those of big
     layers have 8, or those of all. Raises TypeError for a layer that explore.js does not know,
-    ValueError for too many weights.
+    ValueError for too many weights, or for one that is no number.
     """
     layers = [{"op": "reshape", "shape": list(shape)}] if len(shape) > 1 else []
     for layer in _flat(module):
@@ -74,26 +84,34 @@ def _flat(module):
 
 
 def _layer(layer):
-    plain = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
-    if type(layer) in plain:
-        return {"op": plain[type(layer)]}
+    if type(layer) in PLAIN:
+        return {"op": PLAIN[type(layer)]}
     if isinstance(layer, nn.LeakyReLU):
         return {"op": "leaky", "slope": layer.negative_slope}
-    if isinstance(layer, nn.Flatten):
+    if isinstance(layer, nn.GELU):
+        return {"op": "gelu_tanh" if layer.approximate == "tanh" else "gelu"}
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
         return {"op": "flatten"}
-    if isinstance(layer, nn.Unflatten):
+    if isinstance(layer, nn.Unflatten) and layer.dim == 1:
         return {"op": "reshape", "shape": list(layer.unflattened_size)}
     if isinstance(layer, nn.Linear):
         return {"op": "linear", "out": layer.out_features} | _weights(layer)
-    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-        square = [set(getattr(layer, key)) for key in ("kernel_size", "stride", "padding", "dilation")]
-        extra = set(getattr(layer, "output_padding", (0,)))
-        if all(len(s) == 1 for s in square) and square[3] == {1} and extra == {0} and layer.groups == 1:
-            kernel, stride, padding = (s.pop() for s in square[:3])
-            op = "deconv" if isinstance(layer, nn.ConvTranspose2d) else "conv"
-            return {"op": op, "out": layer.out_channels, "kernel": kernel, "stride": stride,
-                    "padding": padding} | _weights(layer)  # fmt: skip
-    raise TypeError(f"explore.js has no layer for {layer}; see gencore.explore.network.")
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and (shape := _convolution(layer)):
+        return shape | _weights(layer)
+    raise TypeError(f"explore.js has no layer for {layer}; see gencore.embed.network.")
+
+
+def _convolution(layer):
+    """Kind and shape of a (transposed) convolution; None if it is not as plain as the page's."""
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+    pairs = (kernel, stride, padding)  # padding may be a word
+    square = all(isinstance(pair, tuple) and len(set(pair)) == 1 for pair in pairs)
+    plain = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
+    if not (square and plain) or set(layer.output_padding) != {0}:
+        return None
+    op = "deconv" if isinstance(layer, nn.ConvTranspose2d) else "conv"
+    return {"op": op, "out": layer.out_channels, "kernel": kernel[0], "stride": stride[0],
+            "padding": padding[0]}  # fmt: skip
 
 
 def _weights(layer):
@@ -121,10 +139,11 @@ def _pack(layer, least):
     """Its arrays as text: in 8 bits if it has `least` weights, in 16 otherwise."""
     if "weight" not in layer:
         return layer
-    each = layer["weight"][0].size  # numbers of one unit; many share no scale, it would be coarse
-    row = max(k for k in range(1, 97) if each % k == 0)
-    weight = packed(layer["weight"], row if layer["weight"].size >= least else None)
-    return layer | {"weight": weight, "bias": packed(layer["bias"])}
+    # Each scale serves at most 96 weights, and those of one unit only: the fewer share a scale, the
+    # finer are its 255 steps.
+    row = max(k for k in range(1, 97) if layer["weight"][0].size % k == 0)
+    weight = encode_array(layer["weight"], row if layer["weight"].size >= least else None)
+    return layer | {"weight": weight, "bias": encode_array(layer["bias"])}
 
 
 def image(pixels, alt):
@@ -137,7 +156,7 @@ def image(pixels, alt):
     return img(small.getvalue(), alt, "pixels")
 
 
-def film(pixels):
+def webp(pixels):
     """A big picture (H, W, 3) as a data address, without loss and smaller than as a PNG."""
     from PIL import Image
 
@@ -146,7 +165,7 @@ def film(pixels):
     return f"data:image/webp;base64,{_base64(small.getvalue())}"
 
 
-def chart(figure, alt):
+def chart_image(figure, alt):
     """An <img> of a matplotlib figure, in 64 colours."""
     from PIL import Image
 
@@ -159,7 +178,7 @@ def chart(figure, alt):
 
 def img(png, alt, kind):
     """An <img> of a PNG file's bytes."""
-    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # of the file's header
+    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # in the header
     return (
         f'<img class="{kind}" width="{width}" height="{height}" alt="{html.escape(alt)}" '
         f'src="data:image/png;base64,{_base64(png)}">'
@@ -174,7 +193,7 @@ def part(name, picture, caption="", kind="picture"):
 
 def shown(name, images, alt, caption):
     """A part with the first of some images (n, C, H, W)."""
-    return part(name, image(style.pixels(images)[0], alt), caption)
+    return part(name, image(style.to_uint8(images)[0], alt), caption)
 
 
 def paper(width, height):

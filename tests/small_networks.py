@@ -1,7 +1,11 @@
-"""Small random networks of every layer that a page can compute."""
+"""Small random networks of every layer that a page can compute, and small runs to make figures of."""
+
+from types import SimpleNamespace
 
 import torch
 from torch import nn
+
+from gencore import data, latents
 
 
 def random_norms(module):
@@ -30,6 +34,9 @@ NETWORKS = {
     "batch norm after transposed conv": (
         lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3, affine=False)), (2, 4, 4)),
     "leaky relu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(0.3)), (7,)),
+    "silu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.SiLU()), (7,)),
+    "gelu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.GELU()), (7,)),
+    "gelu by tanh": (lambda: nn.Sequential(nn.Linear(7, 9), nn.GELU(approximate="tanh")), (7,)),
     "activations": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.1), nn.Linear(6, 6), nn.Tanh(),
                               nn.Dropout(), nn.Linear(6, 3), nn.ReLU(), nn.Sigmoid()), (4,)),
@@ -39,12 +46,83 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def network(name):
-    """A random network of the list with the weights of a page (16 bits), and its input's shape."""
-    torch.manual_seed(0)
-    make, shape = NETWORKS[name]
-    module = random_norms(make())
+def rounded(module):
+    """A module with the weights of a page: numbers of 16 bits."""
     with torch.no_grad():
         for p in module.parameters():
             p.copy_(p.half())
-    return module, shape
+    return module
+
+
+def network(name):
+    """A random network of the list with the weights of a page, and its input's shape."""
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    return rounded(random_norms(make())), shape
+
+
+class Model(nn.Module):
+    """A random autoencoder of images as the figures know it: a VAE, or with a Gaussian `fitted`."""
+
+    def __init__(self, latent_dim=3, shape=(1, 28, 28), fitted=False):
+        super().__init__()
+        torch.manual_seed(latent_dim)
+        self.latent_dim, size = latent_dim, shape[0] * shape[1] * shape[2]
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, 2 * latent_dim))
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, 6), nn.Tanh(), nn.Linear(6, size),
+                                     nn.Unflatten(1, shape))  # fmt: skip
+        with torch.no_grad():
+            self.encoder[1].weight[:latent_dim] *= 6  # codes that differ
+            self.decoder[2].weight *= 8  # and so do the images of codes
+        rounded(self)
+        self.priors = nn.ModuleDict({"prior": latents.Normal(latent_dim)})
+        if fitted:
+            z = torch.randn(50, latent_dim).cumsum(1) + torch.arange(1, latent_dim + 1)
+            self.priors["gaussian"] = latents.Gaussian.fit(z)
+
+    def encode(self, x):
+        return self.encoder(x).chunk(2, 1)
+
+    def infer(self, x, generator=None):
+        return self.encode(x)[0]
+
+    def decode(self, z):
+        return self.decoder(z).sigmoid()
+
+
+def images(shape=(1, 28, 28), count=60, classes=5):
+    """A dataset of noise, different in each of its classes."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % classes
+    noise = (
+        torch.rand(count, *shape, generator=draw)
+        * torch.rand(classes, *shape, generator=draw)[labels]
+    )
+    split = data.Split((255 * noise).round().byte(), labels)
+    return data.Dataset("noise", split, split, tuple(f"class {c}" for c in range(classes)))
+
+
+def run(model=None, dataset=None, terms=None, history=None, snapshots=None, name="small"):
+    """What a figure asks of a run."""
+    paper = SimpleNamespace(TERMS=terms or {}, __name__="gencore.vae")
+    return SimpleNamespace(
+        name=name, model=model or Model(), data=dataset or images(), history=history or {},
+        snapshots=snapshots or {}, config=SimpleNamespace(paper=paper),
+    )  # fmt: skip
+
+
+def trained(points=False):
+    """A run with four snapshots and three terms, one of which is reported now and then."""
+    draw = torch.Generator().manual_seed(0)
+    shape = (4, 40, 2) if points else (4, 6, 1, 28, 28)
+    drawn = torch.rand(shape, generator=draw)
+    split = data.Split(torch.randn(300, 2, generator=draw), torch.zeros(300, dtype=torch.long))
+    toy = data.Dataset("toy", split, split, ("one",))
+    return run(
+        dataset=toy if points else None,
+        terms={"d": "discriminator loss, nats", "g": "generator loss, nats", "r1": "penalty, R₁"},
+        history={"step": [10, 20, 30, 40], "d": [1.5, 1.25, 1.125, 1.0625], "g": [0.5, 0.75, 0.875, 1.0],
+                 "r1": [None, 0.25, None, 0.125], "seconds": [1, 1, 1, 1]},
+        snapshots={"images": drawn if points else (255 * drawn).byte(), "steps": torch.tensor([1, 10, 20, 40]),
+                   "frechet": torch.tensor([8.0, 4.0, 2.0, 1.0])},
+    )  # fmt: skip

@@ -1,27 +1,30 @@
 """Bring the script and style inside every committed live figure up to date, without executing.
 
-A figure's HTML carries gencore/assets/explore.js and explore.css. After a change to one of them:
-python tools/refresh_figures.py
+A figure's HTML carries the core of gencore/assets/explore, its style, and the file of its own
+figure. After a change to one of them: python tools/refresh_figures.py
 """
 
 import re
 
-from notebook_files import ROOT, notebooks, read, write
+from notebook_files import notebooks, read, write
+
+from gencore import explore
 
 STYLE = re.compile(r"(<style>\n).*?(</style>)", re.DOTALL)
-SCRIPT = re.compile(r'(<script type="module">/\* explore\.js \*/\n).*?(</script>)', re.DOTALL)
+SCRIPT = re.compile(r'(<script type="module">)/\* explore\.js \*/\n.*?(</script>)', re.DOTALL)
+FIGURE = re.compile(r'<div class="gencore-live"[^>]* data-figure="(\w+)"')
 
 
-def assets(root=ROOT):
-    """The present style and script."""
-    folder = root / "gencore/assets"
-    return [(folder / f"explore.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")]
+def refreshed(page):
+    """The HTML of a live figure with the present style and script.
 
-
-def refreshed(page, css, js):
-    """The HTML of a live figure with this style and script."""
-    page = STYLE.sub(lambda m: m[1] + css + m[2], page, count=1)
-    return SCRIPT.sub(lambda m: m[1] + js + m[2], page, count=1)
+    A figure that gencore no longer has keeps its old ones: its cell has to be changed.
+    """
+    name = FIGURE.search(page)[1]
+    if name not in explore.FIGURES:
+        return page
+    page = STYLE.sub(lambda m: m[1] + explore.STYLE + m[2], page, count=1)
+    return SCRIPT.sub(lambda m: m[1] + explore.script(name) + m[2], page, count=1)
 
 
 def live_outputs(notebook):
@@ -33,13 +36,12 @@ def live_outputs(notebook):
 
 
 def main():
-    css, js = assets()
     for path in notebooks():
         notebook, count = read(path), 0
         for data in live_outputs(notebook):
             page = "".join(data["text/html"])
-            count += refreshed(page, css, js) != page
-            data["text/html"] = refreshed(page, css, js).splitlines(True)
+            count += refreshed(page) != page
+            data["text/html"] = refreshed(page).splitlines(True)
         if count:
             write(path, notebook)
             print(f"{path.name}: {count} figures refreshed")

@@ -6,7 +6,8 @@ numbered figure with the caption and the label of the cell's `mystnb.figure`; wh
 here:
 
 - of such an output the HTML is taken, never the widget that only a kernel could draw;
-- a page keeps one style and one module script, which serve all of its figures, and no id twice;
+- a page keeps one style and one module script, with the core and each of its figures' parts once,
+  and no id twice;
 - the weights and the pictures move into files of their own, which the module asks for when their
   figure comes near (`data-src`): a page can be read before they are there, and two pages with the
   same figure share them. The weights' file is a script that fills in the element before it, because
@@ -35,7 +36,8 @@ MARK = '<div class="gencore-live"'
 ID = re.compile(r'<div class="gencore-live" id="([^"]+)"')
 # A style or script ends at the first closing tag, whatever stands before it: so says HTML.
 STYLE = re.compile(r"<style>.*?</style>\n?", re.DOTALL)
-MODULE = re.compile(r'<script type="module">.*?</script>\n?', re.DOTALL)
+MODULE = re.compile(r'<script type="module">(.*?)</script>\n?', re.DOTALL)
+PART = re.compile(r"^/\* figure: (\w+) \*/\n", re.MULTILINE)  # what only figures of a kind need
 LAZY = "dataset.src"  # a module that can fetch the weights by itself says so
 DATA = re.compile(r'(<script type="application/json">)(.*?)(</script>\n?)', re.DOTALL)
 PNG = re.compile(r'src="data:image/png;base64,([^"]+)"')
@@ -64,12 +66,26 @@ def unlike(html, taken):
     return html if count == 1 else html.replace(found[1], f"{found[1]}-{count}")
 
 
+def parts(html):
+    """The texts of a figure's style and of its script's parts, the core's under the name ""."""
+    core, *figures = PART.split("".join(MODULE.findall(html)))
+    scripts = dict(zip(figures[::2], figures[1::2], strict=True))
+    return {"style": "".join(STYLE.findall(html)), "": core} | scripts
+
+
 def share(figures):
-    """The figures of one page with unique ids, the first one's style and the last one's script."""
-    taken = Counter()
+    """The figures of one page with unique ids, the first one's style, one script in the last."""
+    taken, shared = Counter(), {}
+    for html in figures:
+        shared = parts(html) | shared
+    core = shared.pop("", "")
+    script = core + "".join(
+        f"/* figure: {name} */\n{text}" for name, text in sorted(shared.items()) if name != "style"
+    )
     figures = [unlike(html, taken) for html in figures]
     figures[1:] = [STYLE.sub("", html) for html in figures[1:]]
     figures[:-1] = [MODULE.sub("", html) for html in figures[:-1]]
+    figures[-1:] = [MODULE.sub(lambda m: m[0].replace(m[1], script), html) for html in figures[-1:]]
     return figures
 
 
@@ -121,10 +137,13 @@ class LiveFigures(SphinxPostTransform):
             if not any(isinstance(child, nodes.caption) for child in node.parent):
                 logger.warning("a live figure has no caption", location=node)
         texts = [node.astext() for node in found]
-        for part in (STYLE, MODULE):
-            if len({tuple(part.findall(text)) for text in texts}) > 1:
-                message = "live figures of different versions of gencore: make notebooks"
-                logger.warning(message, location=found[-1])
+        versions = {}
+        for text in texts:
+            for name, part in parts(text).items():
+                versions.setdefault(name, set()).add(part)
+        if any(len(same) > 1 for same in versions.values()):
+            message = "live figures of different versions of gencore: make notebooks"
+            logger.warning(message, location=found[-1])
         out, root = Path(self.app.outdir), "../" * self.env.docname.count("/")
         lazy = all(LAZY in script for text in texts for script in MODULE.findall(text))
         for node, text in zip(found, share(texts), strict=True):

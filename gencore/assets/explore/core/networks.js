@@ -1,0 +1,125 @@
+// ----------------------------------------------------------------------------------- networks
+
+/* A tensor is {data: Float32Array, shape}. The shape is that of one example, images are [C, H, W];
+   the data hold one example or several, one after the other. A layer is a plain object, its kind is
+   `op`; each operation takes a tensor and its layer and gives a tensor, as PyTorch's module does. */
+
+const sigmoid = (v) => 1 / (1 + Math.exp(-v));
+
+/** Φ, the distribution function of N(0, 1), by Marsaglia's series: all digits of a double near zero. */
+function gaussian(v) {
+  if (!(Math.abs(v) < 8)) return v > 0 ? 1 : 0;
+  let sum = v, term = v;
+  for (let i = 3, before = 0; sum !== before; i += 2) {
+    before = sum;
+    term *= (v * v) / i;
+    sum += term;
+  }
+  return 0.5 + sum * density(v);
+}
+
+const density = (v) => Math.exp((-v * v) / 2) / Math.sqrt(2 * Math.PI);
+
+/* What torch.nn.GELU(approximate="tanh") takes for Φ: the sigmoid of this. */
+const BEND = Math.sqrt(8 / Math.PI), bend = (v) => BEND * (v + 0.044715 * v ** 3);
+
+/** f(v) = v gate(v) and its derivative, from the gate and the gate's derivative. */
+const gated = (gate, slope) => [(v) => v * gate(v), (v) => gate(v) + v * slope(v)];
+const bump = (v) => sigmoid(v) * sigmoid(-v); // the derivative of sigmoid
+
+/* Of each activation f: y = f(v, layer), and its derivative from v, y and the layer. */
+const ACTIVATIONS = {
+  relu: [(v) => Math.max(0, v), (v) => (v > 0 ? 1 : 0)],
+  leaky: [(v, { slope }) => (v > 0 ? v : slope * v), (v, y, { slope }) => (v > 0 ? 1 : slope)],
+  tanh: [Math.tanh, (v, y) => 1 - y * y],
+  sigmoid: [sigmoid, (v, y) => y * (1 - y)],
+  silu: gated(sigmoid, bump),
+  gelu: gated(gaussian, density),
+  gelu_tanh: gated((v) => sigmoid(bend(v)), (v) => bump(bend(v)) * BEND * (1 + 3 * 0.044715 * v * v)),
+};
+
+const OPERATIONS = {
+  linear, conv, deconv,
+  reshape: (x, { shape }) => ({ data: x.data, shape }),
+  flatten: (x) => ({ data: x.data, shape: [sizeOf(x.shape)] }),
+};
+for (const [op, [f]] of Object.entries(ACTIVATIONS)) {
+  OPERATIONS[op] = (x, layer) => ({ data: x.data.map((v) => f(v, layer)), shape: x.shape });
+}
+
+const sizeOf = (shape) => shape.reduce((product, n) => product * n, 1);
+
+/** y = W x + b with W (out, in), row by row. */
+function linear(x, { weight, bias, out }) {
+  const size = weight.length / out, count = x.data.length / size, y = new Float32Array(count * out);
+  for (let n = 0; n < count; n++) {
+    for (let o = 0; o < out; o++) {
+      let sum = bias[o];
+      for (let i = 0, w = o * size, v = n * size; i < size; i++) sum += weight[w + i] * x.data[v + i];
+      y[n * out + o] = sum;
+    }
+  }
+  return { data: y, shape: [out] };
+}
+
+/* A convolution and its transpose pair a small plane with a big one: position (row, column) of the
+   small plane meets (row * stride + ky - padding, ...) of the big one. A convolution gathers from
+   the big plane into the small one, with weights (out, in, k, k); a transposed one spreads the
+   small plane over the big one, with weights (in, out, k, k). The first axis is the small plane's. */
+function conv(x, layer) {
+  const size = (n) => Math.floor((n + 2 * layer.padding - layer.kernel) / layer.stride) + 1;
+  return slide(layer, x, size, false);
+}
+
+function deconv(x, layer) {
+  const size = (n) => (n - 1) * layer.stride - 2 * layer.padding + layer.kernel;
+  return slide(layer, x, size, true);
+}
+
+function slide({ weight, bias, out, kernel, stride, padding }, x, size, spreads) {
+  const shape = [out, size(x.shape[1]), size(x.shape[2])], area = shape[1] * shape[2];
+  const inputs = sizeOf(x.shape), outputs = out * area, count = x.data.length / inputs;
+  const data = Float32Array.from({ length: count * outputs }, (_, i) => bias[Math.floor(i / area) % out]);
+  const [small, big] = spreads ? [x.shape, shape] : [shape, x.shape], [channels, h, w] = small, [many, H, W] = big;
+  const fits = (k, n, N) => [Math.max(0, Math.ceil((padding - k) / stride)), // first and last on the plane
+    Math.min(n - 1, Math.floor((N - 1 + padding - k) / stride))];
+  for (let n = 0; n < count; n++) {
+    const input = x.data.subarray(n * inputs, (n + 1) * inputs);
+    const output = data.subarray(n * outputs, (n + 1) * outputs);
+    const [s, b] = spreads ? [input, output] : [output, input];
+    for (let c = 0, index = 0; c < channels; c++) {
+      for (let C = 0; C < many; C++) {
+        for (let ky = 0; ky < kernel; ky++) {
+          const [top, bottom] = fits(ky, h, H);
+          for (let kx = 0; kx < kernel; kx++) {
+            const [left, right] = fits(kx, w, W), value = weight[index++];
+            for (let row = top; row <= bottom; row++) {
+              let i = (c * h + row) * w + left, j = (C * H + row * stride + ky - padding) * W + left * stride + kx - padding;
+              for (const end = i + right - left; i <= end; i++, j += stride) {
+                if (spreads) b[j] += value * s[i]; else s[i] += value * b[j];
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  return { data, shape };
+}
+
+/** The layers of a network of the spec, their weights unpacked: they can be trained in place. */
+export const layersOf = ({ layers }) => layers.map((layer) =>
+  layer.weight ? { ...layer, weight: unpack(layer.weight), bias: unpack(layer.bias) } : layer);
+
+/** What each layer in turn makes of x, one example or several as numbers: [x, ..., y], tensors. */
+export function forward(layers, x) {
+  const passed = [{ data: Float32Array.from(x), shape: [x.length] }]; // the first layer knows the shape
+  for (const layer of layers) passed.push(OPERATIONS[layer.op](passed.at(-1), layer));
+  return passed;
+}
+
+/** A network of the spec as a function from numbers to a tensor. */
+export function network(spec) {
+  const layers = layersOf(spec);
+  return (x) => forward(layers, x).at(-1);
+}
