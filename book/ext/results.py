@@ -225,7 +225,8 @@ def page():
     rows = [[name, f"**{state}**: {STATES[state]}"]
             for name, state in states.items() if state != "ready"]  # fmt: skip
     parts += [table(["run", "state"], rows)] if rows else []
-    parts += ["## Overview\n", *overview(groups)]
+    rulers = "Each dataset has a ruler of its own: compare distances within a table only.\n"
+    parts += ["## Overview\n", rulers, *overview(groups)]
     return "\n".join([*parts, "## Every run\n", *(record(*item) for item in groups.items())])
 
 

@@ -187,14 +187,16 @@ def maths(root):
 
 
 def links_out(root):
-    """Links to other hosts use https; the text of a page has each of them once."""
+    """Links to other hosts use https; a page's text has each of them once, its references again."""
     for node in root.all("a"):
         if urlsplit(node.get("href", "")).scheme not in ("", "https", "mailto", "data"):
             yield f"not https: {node}"
-    found = [node.get("href", "") for article in root.all("article") for node in article.all("a")]
-    found = [url for url in found if urlsplit(url).netloc]
-    for url in sorted({url for url in found if found.count(url) > 1}):
-        yield f"linked {found.count(url)} times: {url}"
+    links = [node for article in root.all("article") for node in article.all("a")]
+    links = [node for node in links if urlsplit(node.get("href", "")).netloc]
+    found = [(any(n.get("id") == "references" for n in node.above()), node.get("href"))
+             for node in links]  # fmt: skip
+    for listed, url in sorted({link for link in found if found.count(link) > 1}):
+        yield f"linked {found.count((listed, url))} times: {url}"
 
 
 def loads_out(root):

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from notebook_files import ROOT, notebooks, read
+from notebook_files import ROOT, notebooks
 
 PAGES = [*sorted((ROOT / "book").glob("*.md")), *notebooks()]
 
@@ -137,20 +137,6 @@ def entries():
     """{key: text of the entry} of refs.bib."""
     text = (ROOT / "book/refs.bib").read_text(encoding="utf-8")
     return dict(re.findall(r"^@\w+\{([^,]+),\n(.*?)^\}", text, re.M | re.S))
-
-
-def cited():
-    """The keys of every {cite}`...`."""
-    texts = [p.read_text(encoding="utf-8") for p in PAGES if p.suffix == ".md"]
-    texts += [
-        c["source"] for p in notebooks() for c in read(p)["cells"] if c["cell_type"] == "markdown"
-    ]
-    found = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", "\n".join(texts))
-    return {key.strip() for keys in found for key in keys.split(",")}
-
-
-def test_every_entry_is_cited_and_defined():
-    assert cited() == set(entries())
 
 
 def test_every_entry_can_be_found_again():

@@ -94,6 +94,7 @@ def test_each_dataset_and_profile_has_its_own_table_and_names_its_ruler(page):
         "features of `classifier-mnist`", "coordinates", "features of `classifier-mnist`",
         "features of `classifier-cifar10`"]  # fmt: skip
     assert "Profile `quick`" in text and "/some/where" not in text
+    assert "a ruler of its own" in text
 
 
 def test_the_page_says_what_is_missing_or_stale_and_survives_what_is_damaged(page):
