@@ -70,7 +70,7 @@ def parts(html):
     """The texts of a figure's style and of its script's parts, the core's under the name ""."""
     core, *figures = PART.split("".join(MODULE.findall(html)))
     scripts = dict(zip(figures[::2], figures[1::2], strict=True))
-    return {"style": "".join(STYLE.findall(html)), "": core} | scripts
+    return {"<style>": "".join(STYLE.findall(html)), "": core} | scripts
 
 
 def share(figures):
@@ -80,7 +80,7 @@ def share(figures):
         shared = parts(html) | shared
     core = shared.pop("", "")
     script = core + "".join(
-        f"/* figure: {name} */\n{text}" for name, text in sorted(shared.items()) if name != "style"
+        f"/* figure: {name} */\n{text}" for name, text in sorted(shared.items()) if name != "<style>"
     )
     figures = [unlike(html, taken) for html in figures]
     figures[1:] = [STYLE.sub("", html) for html in figures[1:]]

@@ -15,15 +15,22 @@ from torch.nn import functional as F
 from gencore import embed, nets, runs
 
 
-def numbers(packed):
-    """Read back what `packed` wrote, as explore.js does."""
-    if "u8" in packed:
-        return np.frombuffer(base64.b64decode(packed["u8"]), np.uint8).astype(float)
-    if "f16" in packed:
-        return np.frombuffer(base64.b64decode(packed["f16"]), "<f2").astype(float)
-    steps = np.frombuffer(base64.b64decode(packed["i8"]), np.int8).astype(float)
-    scale = numbers(packed["scale"])
+def numbers(encoded):
+    """Read back what `encode_array` wrote, as the page does."""
+    if "u8" in encoded:
+        return np.frombuffer(base64.b64decode(encoded["u8"]), np.uint8).astype(float)
+    if "f16" in encoded:
+        return np.frombuffer(base64.b64decode(encoded["f16"]), "<f2").astype(float)
+    steps = np.frombuffer(base64.b64decode(encoded["i8"]), np.int8).astype(float)
+    scale = numbers(encoded["scale"])
     return (steps.reshape(len(scale), -1) * scale[:, None]).ravel()
+
+
+ACTIVATIONS = {
+    "relu": lambda x, _: F.relu(x), "tanh": lambda x, _: x.tanh(), "sigmoid": lambda x, _: x.sigmoid(),
+    "silu": lambda x, _: F.silu(x), "leaky": lambda x, layer: F.leaky_relu(x, layer["slope"]),
+    "gelu": lambda x, _: F.gelu(x), "gelu_tanh": lambda x, _: F.gelu(x, approximate="tanh"),
+}  # fmt: skip
 
 
 def run(spec, x):
@@ -46,7 +53,7 @@ def run(spec, x):
         elif op == "flatten":
             x = x.flatten(1)
         else:
-            x = F.leaky_relu(x, layer["slope"]) if op == "leaky" else getattr(torch, op)(x)
+            x = ACTIVATIONS[op](x, layer)
     return x.flatten().numpy()
 
 
@@ -86,7 +93,8 @@ def test_eight_bits_are_taken_where_sixteen_do_not_fit():
 @torch.no_grad()
 def test_eight_bits_throughout_would_be_too_few():
     """Why decoders have 16 bits: a pixel would miss the tolerance of the tests in the browser."""
-    model, z = runs.get("vae-mnist-d2").model, torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    model = runs.get("vae-mnist-d2").model
+    z = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     wanted = model.decode(z).flatten(1).numpy()
     layers = [embed._layer(layer) for layer in embed._flat(model.decoder)] + [{"op": "sigmoid"}]
     worst = {}
@@ -100,7 +108,8 @@ def test_eight_bits_throughout_would_be_too_few():
     "module",
     [nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(1, 1, 3, dilation=2), nn.Conv2d(1, 1, (3, 5)),
      nn.ConvTranspose2d(1, 1, 3, 2, output_padding=1), nn.BatchNorm1d(3),
-     nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2))],
+     nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)), nn.Conv2d(1, 1, 3, padding="same"),
+     nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.Flatten(2), nn.Unflatten(2, (1, 2)), nn.ELU()],
     ids=str,
 )  # fmt: skip
 def test_what_the_page_cannot_compute_is_refused(module):
@@ -108,16 +117,39 @@ def test_what_the_page_cannot_compute_is_refused(module):
         embed.network(module.eval(), (2,))
 
 
+@torch.no_grad()
+def test_batch_norm_is_folded_with_its_epsilon():
+    """Where a unit hardly varies, the epsilon is most of what it is divided by."""
+    layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-2)).eval()
+    layers[1].running_var.fill_(1e-4)
+    layers[1].running_mean.fill_(0.25)
+    x = torch.randn(1, 3, generator=torch.Generator().manual_seed(0))
+    wanted = layers(x)[0].numpy()
+    np.testing.assert_allclose(run(embed.network(layers, (3,)), x[0]), wanted, rtol=3e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_what_is_no_number_of_16_bits_is_refused(value):
+    for row in (None, 2):
+        with pytest.raises(ValueError, match="up to 65,504"):
+            embed.encode_array(np.array([1.0, value]), row)
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight[0, 1] = value
+    with pytest.raises(ValueError, match="up to 65,504"):
+        embed.network(layer, (2,))
+
+
 def test_arrays_survive():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 50))
-    np.testing.assert_array_equal(numbers(embed.packed(x)), x.astype(np.float16).ravel())
+    np.testing.assert_array_equal(numbers(embed.encode_array(x)), x.astype(np.float16).ravel())
     octets = rng.integers(0, 256, 40, dtype=np.uint8)
-    np.testing.assert_array_equal(numbers(embed.packed(octets)), octets)
+    np.testing.assert_array_equal(numbers(embed.encode_array(octets)), octets)
     steps = np.abs(x).max(1, keepdims=True) / 127
-    assert (np.abs(numbers(embed.packed(x, 50)).reshape(x.shape) - x) < 0.51 * steps).all()
-    assert not np.isnan(numbers(embed.packed(np.zeros((2, 3)), 3))).any()
-    assert embed.packed(torch.ones(3)) == embed.packed(np.ones(3))
+    assert (np.abs(numbers(embed.encode_array(x, 50)).reshape(x.shape) - x) < 0.51 * steps).all()
+    assert not np.isnan(numbers(embed.encode_array(np.zeros((2, 3)), 3))).any()
+    assert embed.encode_array(torch.ones(3)) == embed.encode_array(np.ones(3))
 
 
 def picture(tag):
@@ -132,4 +164,4 @@ def test_pictures_are_exact(channels):
     np.testing.assert_array_equal(picture(tag), pixels)
     assert 'width="7" height="5"' in tag
     assert 'alt="A &quot;loud&quot; &lt;picture&gt;"' in tag
-    np.testing.assert_array_equal(picture(embed.film(np.ascontiguousarray(pixels)) + '"'), pixels)
+    np.testing.assert_array_equal(picture(embed.webp(np.ascontiguousarray(pixels)) + '"'), pixels)

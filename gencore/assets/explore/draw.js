@@ -7,7 +7,8 @@ FIGURES.draw = (root, spec, change) => {
   const pad = canvas(root, "pad"), seen = canvas(root, "seen");
   const outputs = models.map((m) => canvas(root, `rec-${m.dim}`));
   const codes = models.map((m) => canvas(root, `code-${m.dim}`));
-  const ink = make("canvas", { width: INK, height: INK }), pen = ink.getContext("2d", { willReadFrequently: true });
+  const ink = make("canvas", { width: INK, height: INK });
+  const pen = ink.getContext("2d", { willReadFrequently: true });
   let state, own = null, place = [INK / 2, INK / 2], down = false; // `own` are the pixels of this drawing
 
   const finish = () => { own = digit(ink); change({ pixels: own, example: -1 }); };
@@ -67,7 +68,8 @@ FIGURES.draw = (root, spec, change) => {
     const errors = models.map((m, i) => {
       const { data } = m.encode(x.data), mu = Array.from(data.slice(0, m.dim)), rec = m.decode(mu);
       const error = rec.data.reduce((sum, v, k) => sum + (v - x.data[k]) ** 2, 0) / x.data.length;
-      paint(outputs[i], rec, `Reconstruction from ${m.dim} numbers, squared error ${text(error, 3)} per pixel.`);
+      paint(outputs[i], rec,
+        `Reconstruction from ${m.dim} numbers, squared error ${text(error, 3)} per pixel.`);
       drawCode(root, codes[i], mu, Array.from(data.slice(m.dim), (v) => Math.exp(v / 2)));
       return `${text(error, 3)} with ${m.dim}`;
     });

@@ -12,7 +12,8 @@ FIGURES.interpolate = (root, spec, change) => {
   const picks = [pick("From", "a"), pick("to", "b")];
   const way = slider("t", [0, 1, 0.02], (t) => change({ t }));
   root.querySelector(".controls").append(
-    make("div", { class: "buttons" }, ...picks.map((p) => p.node)), make("div", { class: "sliders" }, way.node));
+    make("div", { class: "buttons" }, ...picks.map((p) => p.node)),
+    make("div", { class: "sliders" }, way.node));
   const say = reading(root);
 
   return ({ a, b, t }) => {
@@ -25,7 +26,7 @@ FIGURES.interpolate = (root, spec, change) => {
     paint(parts[1], decode(line), `Straight line between the codes, ${at}.`);
     paint(parts[2], decode(sphere), `Arc between the codes, ${at}.`);
     paint(parts[3], { data: mix(xa.data, xb.data, t), shape: xa.shape }, `Mixture of the pixels, ${at}.`);
-    say(`t = ${text(t)}. Length of the code: ${text(norm(line))} on the straight line, ${text(norm(sphere))} ` +
-      `on the sphere; most draws from N(0, I) are near √${spec.dim} = ${text(Math.sqrt(spec.dim))}.`);
+    say(`t = ${text(t)}. Length of the code: ${text(norm(line))} on the straight line, ` +
+      `${text(norm(sphere))} on the sphere; most draws from N(0, I) are near √${spec.dim} = ${text(Math.sqrt(spec.dim))}.`);
   };
 };

@@ -21,7 +21,8 @@ FIGURES.latent = (root, spec, change) => {
   function sample() {
     const noise = Array.from(state.z, () => normal()), { dim, spread } = model;
     if (!spread) return noise;
-    return model.middle.map((c, i) => noise.slice(0, dim).reduce((sum, e, j) => sum + spread[i * dim + j] * e, c));
+    return model.middle.map((middle, i) =>
+      noise.slice(0, dim).reduce((sum, e, j) => sum + spread[i * dim + j] * e, middle));
   }
 
   /** The class of the test image whose code is nearest to z. */
@@ -37,17 +38,20 @@ FIGURES.latent = (root, spec, change) => {
 
   /** Codes, axes and radii of the prior change only with the model and the page: drawn once. */
   function drawBackground() {
-    const [context, size] = sharp(plane), at = (value, k) => model.place(value, k) * size, [i, j] = model.axes;
+    const [context, size] = sharp(plane), at = (value, k) => model.place(value, k) * size;
+    const code = (n, axis) => model.codes[n * model.dim + axis], [i, j] = model.axes;
+    const dot = Math.max(1.2, size / 220);
     const paper = colour(root, "--live-paper");
     context.fillStyle = paper;
     context.fillRect(0, 0, size, size);
     context.globalAlpha = 0.75;
     model.labels.forEach((label, n) => {
       context.fillStyle = spec.colours[label];
-      circle(context, at(model.codes[n * model.dim + i], 0), at(model.codes[n * model.dim + j], 1), Math.max(1.2, size / 220));
+      circle(context, at(code(n, i), 0), at(code(n, j), 1), dot);
       context.fill();
     });
-    Object.assign(context, { globalAlpha: 1, strokeStyle: spec.ink, fillStyle: spec.ink, font: "italic 15px serif" });
+    Object.assign(context, { globalAlpha: 1, strokeStyle: spec.ink, fillStyle: spec.ink });
+    context.font = "italic 15px serif";
     context.setLineDash([4, 3]);
     for (const radius of spec.radii) {
       circle(context, at(0, 0), at(0, 1), (radius / model.reach) * size / 2);
@@ -97,7 +101,8 @@ FIGURES.latent = (root, spec, change) => {
     paint(parts[0], imageAt(images, state.example), `Test image: ${spec.examples.names[state.example]}.`);
     paint(parts[1], model.decode(meanOf(state.example)), `Its reconstruction with ${model.dim} latents.`);
     paint(parts[2], model.decode(z), `Image decoded from the code ${said}.`);
-    plane.setAttribute("aria-label", `${spec.described} The code is at ${model.axes.map((i) => text(z[i])).join(", ")}.`);
+    const where = model.axes.map((i) => text(z[i])).join(", ");
+    plane.setAttribute("aria-label", `${spec.described} The code is at ${where}.`);
     say(`z = (${said}), length ${text(norm(z))}. Nearest test image: ${nearest(z)}.`);
   };
 };

@@ -7,7 +7,8 @@
 const RULES = {
   linear(dy, x, { weight, out }) {
     const size = weight.length / out, count = x.data.length / size;
-    const input = new Float32Array(x.data.length), db = new Float64Array(out), dw = new Float64Array(weight.length);
+    const input = new Float32Array(x.data.length);
+    const dw = new Float64Array(weight.length), db = new Float64Array(out);
     for (let n = 0; n < count; n++) {
       for (let o = 0; o < out; o++) {
         const d = dy[n * out + o];
@@ -46,8 +47,9 @@ export function backward(layers, passed, dy) {
 /** Adam with PyTorch's formulas (Kingma & Ba 2015): a function of the `layers` of `backward`'s answer
     that changes the network in place. It takes a learning rate too, such as that of a slider. */
 export function adam(layers, { lr = 1e-3, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8 } = {}) {
+  const zeros = (values) => new Float64Array(values.length);
   const state = layers.map((layer) => ["weight", "bias"].filter((name) => layer[name]).map((name) =>
-    ({ name, values: layer[name], m: new Float64Array(layer[name].length), v: new Float64Array(layer[name].length) })));
+    ({ name, values: layer[name], m: zeros(layer[name]), v: zeros(layer[name]) })));
   let steps = 0;
   return (gradients, rate = lr) => {
     steps += 1;

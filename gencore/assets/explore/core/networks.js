@@ -80,7 +80,7 @@ function slide({ weight, bias, out, kernel, stride, padding }, x, size, spreads)
   const shape = [out, size(x.shape[1]), size(x.shape[2])], area = shape[1] * shape[2];
   const inputs = sizeOf(x.shape), outputs = out * area, count = x.data.length / inputs;
   const data = Float32Array.from({ length: count * outputs }, (_, i) => bias[Math.floor(i / area) % out]);
-  const [small, big] = spreads ? [x.shape, shape] : [shape, x.shape], [channels, h, w] = small, [many, H, W] = big;
+  const [[channels, h, w], [many, H, W]] = spreads ? [x.shape, shape] : [shape, x.shape];
   const fits = (k, n, N) => [Math.max(0, Math.ceil((padding - k) / stride)), // first and last on the plane
     Math.min(n - 1, Math.floor((N - 1 + padding - k) / stride))];
   for (let n = 0; n < count; n++) {
@@ -94,7 +94,8 @@ function slide({ weight, bias, out, kernel, stride, padding }, x, size, spreads)
           for (let kx = 0; kx < kernel; kx++) {
             const [left, right] = fits(kx, w, W), value = weight[index++];
             for (let row = top; row <= bottom; row++) {
-              let i = (c * h + row) * w + left, j = (C * H + row * stride + ky - padding) * W + left * stride + kx - padding;
+              let i = (c * h + row) * w + left;
+              let j = (C * H + row * stride + ky - padding) * W + left * stride + kx - padding;
               for (const end = i + right - left; i <= end; i++, j += stride) {
                 if (spreads) b[j] += value * s[i]; else s[i] += value * b[j];
               }

@@ -60,7 +60,8 @@ export function turn(a, b, t) {
 }
 
 /** A number as the book prints it, with a true minus sign and no minus before zero. */
-export const text = (value, digits = 2) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+export const text = (value, digits = 2) =>
+  value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 
 const grouped = (whole) => whole.toLocaleString("en-US");
 

@@ -20,7 +20,7 @@ function canvas(root, name) {
   return node;
 }
 
-/** Show pixels in [0, 1] of shape [C, H, W] (C is 1 or 3) on a canvas, which rounds, and say what they are. */
+/** Show pixels in [0, 1], [C, H, W] with 1 or 3 channels, on a canvas (it rounds), and say what they are. */
 export function paint(node, { data, shape: [channels, height, width] }, label) {
   if (node.width !== width || node.height !== height) Object.assign(node, { width, height });
   const context = node.getContext("2d"), image = context.createImageData(width, height), n = width * height;
@@ -57,7 +57,8 @@ const button = (name, onclick) => make("button", { type: "button", onclick }, na
 /** One of a few names: {node, show(index)}. */
 function choice(legend, names, onchange) {
   const group = `choice-${Math.random().toString(36).slice(2)}`;
-  const inputs = names.map((_, i) => make("input", { type: "radio", name: group, onchange: () => onchange(i) }));
+  const inputs = names.map((_, i) =>
+    make("input", { type: "radio", name: group, onchange: () => onchange(i) }));
   const labels = names.map((name, i) => make("label", {}, inputs[i], name));
   return { node: make("fieldset", {}, make("legend", {}, legend), ...labels),
     show: (i) => inputs[i] && (inputs[i].checked = true) };
