@@ -1,4 +1,4 @@
-"""metrics: every value against a closed form, a simulation or an independent package."""
+"""metrics and rulers: values against a closed form, a simulation or an independent package."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from gencore import data, metrics, nets, store
+from gencore import classifier, data, metrics, rulers, store
 
 
 def gauss(n, d, seed=0, mean=0.0, sd=1.0):
@@ -65,6 +65,28 @@ def test_frechet_gaussians_stays_exact_for_singular_covariances():
     v = rotation(64)[0]
     two = metrics.frechet_gaussians(e[0], np.outer(v, v), e[0], 4 * np.outer(v, v))
     assert two == pytest.approx(1, abs=1e-6)
+
+
+def test_frechet_gaussians_takes_lists_and_checks_nothing():
+    """The taught function: mathematics on plain numbers."""
+    assert metrics.frechet_gaussians([2.0], [[9.0]], [0.0], [[4.0]]) == pytest.approx(5)
+    assert metrics.frechet_gaussians(np.zeros(3), -np.eye(3), np.zeros(3), np.eye(3)) <= 0
+    root = metrics.sqrt_psd(covariance(5, 1))
+    assert root @ root == pytest.approx(covariance(5, 1)) and root == pytest.approx(root.T)
+
+
+def test_frechet_moments_is_the_same_checked():
+    m1, m2, s1, s2 = *gauss(2, 6, 3), covariance(6, 4), 2 * covariance(6, 5)
+    expected = metrics.frechet_gaussians(m1, s1, m2, s2)
+    assert metrics.frechet_moments(m1, s1, m2, s2) == expected
+    tensors = [torch.tensor(x, requires_grad=True) for x in (m1, s1, m2, s2)]
+    assert metrics.frechet_moments(*tensors) == expected
+    single = [torch.tensor(x, dtype=torch.float32) for x in (m1, s1, m2, s2)]
+    assert metrics.frechet_moments(*single) == pytest.approx(expected, rel=1e-5)
+    assert metrics.frechet_moments(m1, s1, m1, s1) >= 0
+    flat = np.outer(m1, m1)  # of rank one: its other eigenvalues are zeros up to rounding
+    assert metrics.frechet_moments(m1, flat, m1, flat) == pytest.approx(0, abs=1e-7)
+    assert metrics.frechet_moments(m1, 0 * flat, m1, flat) == pytest.approx((m1**2).sum())
 
 
 def test_frechet_of_samples_is_that_of_their_moments():
@@ -193,6 +215,10 @@ def test_mmd_rbf_by_hand_and_across_blocks():
     expected = k(1) + (k(2) + k(3) + k(1)) / 3 - 2 * cross / 6
     assert metrics.mmd_rbf(a, b, 2) == pytest.approx(expected, rel=1e-12)
     assert metrics.mmd_rbf(a, b) == pytest.approx(metrics.mmd_rbf(a, b, 3.0))  # median of 10 gaps
+    x, y = gauss(30, 3, 1), gauss(40, 3, 2, 1.0)
+    pool = np.concatenate([x, y])
+    gaps = [np.linalg.norm(p - q) for i, p in enumerate(pool) for q in pool[:i]]
+    assert metrics.mmd_rbf(x, y) == pytest.approx(metrics.mmd_rbf(x, y, np.median(gaps)))
     x, y = gauss(1203, 2, 1), gauss(1001, 2, 2, 0.2)
     gram = np.exp(-((np.concatenate([x, y])[:, None] - np.concatenate([x, y])) ** 2).sum(2) / 2)
     n, m = len(x), len(y)
@@ -215,6 +241,18 @@ def test_prdc_equals_the_reference_package(n, m, d, k):
     real, fake = gauss(n, d, 1), gauss(m, d, 2, 0.1, 0.8)
     expected = compute_prdc(real, fake, nearest_k=k)  # counts over sizes: equal, or apart by 1e-5
     assert metrics.prdc(real, fake, k) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_prdc_on_the_rim_of_a_ball_is_outside():
+    """Whole numbers lie exactly on the rims; the balls of the papers are open."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.choice(100, (2, 40, 1), replace=False).astype(float)
+    for k in (1, 2, 3, 5):
+        expected = compute_prdc(real, fake, nearest_k=k)
+        assert metrics.prdc(real, fake, k) == pytest.approx(expected, rel=0, abs=1e-12)
+    line = np.arange(4.0)[:, None]
+    assert metrics.prdc(line, line + 1, 1)["precision"] == 3 / 4  # 4 is 1 away from 3: outside
+    assert metrics.prdc(line, line[::2] + 0.5, 1)["precision"] == 1
 
 
 def test_prdc_tells_dropped_modes_from_bad_samples():
@@ -241,6 +279,43 @@ def test_density_and_coverage_have_their_expected_values_for_equal_distributions
     assert metrics.expected_coverage(2, 1, 1) == pytest.approx(1 - 1 / 2)
 
 
+# modes of a toy
+
+
+@pytest.mark.parametrize("name", ["ring", "grid"])
+def test_real_points_have_every_mode(name):
+    toy = data.load(name)
+    found = metrics.modes(toy.test.images, toy.centres)
+    assert found["modes"] == len(toy.centres)
+    # a Gaussian of two dimensions has 1 - exp(-9/2) of its mass within 3 standard deviations
+    assert found["good"] == pytest.approx(1 - np.exp(-4.5), abs=4 * 0.105 / 100)
+    # 2 n KL of n draws from K equal shares is chi-squared with K - 1 degrees of freedom
+    degrees = len(toy.centres) - 1
+    assert 2 * 9889 * found["kl"] == pytest.approx(degrees, abs=4 * (2 * degrees) ** 0.5)
+
+
+def test_modes_by_hand():
+    centres = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    points = np.array([[0.0, 0.14], [0.0, -0.14], [0.1, 0.1], [0.9, 0.0], [0.2, 0.2], [5.0, 5.0]])
+    found = metrics.modes(
+        points, centres
+    )  # four within 0.15 of a centre: three of one, one of another
+    assert found["modes"] == 2 and found["good"] == pytest.approx(4 / 6)
+    assert found["kl"] == pytest.approx(0.75 * np.log(3) + 0.25 * np.log(1))
+    assert metrics.modes(points, centres, within=10)["good"] == pytest.approx(5 / 6)
+    assert metrics.modes(torch.tensor(points), torch.tensor(centres), sd=0.5)["good"] == 5 / 6
+
+
+def test_modes_of_a_collapse_and_of_nothing_good():
+    centres = data.load("ring").centres
+    one = metrics.modes(centres[3:4].expand(50, 2), centres)
+    assert one == {"modes": 1, "good": 1.0, "kl": pytest.approx(np.log(8))}
+    none = metrics.modes(np.zeros((50, 2)), centres)
+    assert none == {"modes": 0, "good": 0.0, "kl": pytest.approx(np.log(8))}
+    each = metrics.modes(centres, centres)
+    assert each == {"modes": 8, "good": 1.0, "kl": pytest.approx(0, abs=1e-12)}
+
+
 # latents and pixels
 
 
@@ -251,6 +326,9 @@ def test_active_units_counts_the_varying_means():
     assert metrics.active_units(mu) == 3
     assert metrics.active_units(torch.tensor(mu), threshold=0.3) == 1
     assert metrics.active_units(mu, threshold=0.001) == 4
+    edge = np.array([[0.0], [0.2]])  # its variance is 0.01, with the divisor n
+    assert metrics.active_units(edge, threshold=0.0099) == 1
+    assert metrics.active_units(edge, threshold=0.0101) == 0
 
 
 def test_sharpness_closed_forms():
@@ -353,27 +431,30 @@ def test_parzen_ranks_centroids_above_true_samples():
 
     train, real, validation, test = draw(3000, 1), draw(100, 2), draw(300, 3), draw(500, 4)
     means = KMeans(100, n_init=1, random_state=0).fit(train).cluster_centers_
-    scores = [
-        metrics.parzen(s, test, metrics.parzen_sigma(s, validation)) for s in (means, real)
-    ]
+    scores = [metrics.parzen(s, test, metrics.parzen_sigma(s, validation)) for s in (means, real)]
     assert scores[0] > scores[1] + 1
 
 
 # the frozen classifiers
 
 
+CLASSIFIER = {"channels": 1, "size": 28, "width": 4}
+
+
+def describe(**changes):
+    """What is recorded of a classifier, with changes."""
+    config = {"paper": "classifier", "data": "fashion-mnist", "model": CLASSIFIER} | changes
+    return {"config": config, "profile": changes.pop("profile", "full")}
+
+
 @pytest.fixture
-def toy_classifier(tmp_path, monkeypatch):
+def toy_classifier(own_runs):
     torch.manual_seed(0)
-    net = nets.Classifier(channels=1, size=28, width=4).eval()
+    net = classifier.Model(**CLASSIFIER).eval()
     tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
-    meta = {"config": {"model": {"channels": 1, "size": 28, "width": 4}}}
-    monkeypatch.setenv("GENCORE_RUNS", str(tmp_path))
-    store.save(tmp_path / "classifier-fashion-mnist", tensors, meta)
+    store.save(own_runs / "classifier-fashion-mnist", tensors, describe())
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    metrics._classifier.cache_clear()
-    yield net
-    metrics._classifier.cache_clear()
+    return net
 
 
 @torch.no_grad()
@@ -415,14 +496,92 @@ def test_features_refuse_other_images(toy_classifier, images, message):
         metrics.features(images, "fashion-mnist")
 
 
+def test_the_ruler_of_points_is_their_coordinates():
+    points = data.load("ring").test.images
+    for ruler in ("points", "ring", "grid"):
+        found = metrics.features(points, ruler)
+        assert found.dtype == np.float64 and np.array_equal(found, points.numpy())
+    with pytest.raises(ValueError, match=r"sets \(n, d\)"):
+        metrics.features(torch.zeros(3, 1, 2, 2), "points")
+
+
+@torch.no_grad()
+def test_ones_own_images_are_resized_and_those_of_the_book_are_not(toy_classifier):
+    x = torch.rand(5, 1, 28, 28)
+    plain = metrics.features(x, "fashion-mnist")
+    assert np.array_equal(metrics.features(x, "fashion-mnist", resize=True), plain)
+    coloured = x.expand(-1, 3, -1, -1)  # three equal channels are grey
+    assert np.allclose(metrics.features(coloured, "fashion-mnist", resize=True), plain, atol=1e-5)
+    flat = torch.full((5, 2, 40, 17), 0.3)  # of any size: it stays flat
+    expected = toy_classifier.features(torch.full((5, 1, 28, 28), 0.3))
+    found = metrics.features(flat, "fashion-mnist", resize=True)
+    assert found == pytest.approx(expected.numpy(), abs=1e-5)
+    board = (np.indices((112, 112)).sum(0) % 2)[None, None].astype(float)  # finer than the pixels
+    smooth = rulers._resized(torch.tensor(board), (3, 28, 28))
+    assert smooth.shape == (1, 3, 28, 28) and (smooth - 0.5).abs().max() < 0.05
+    for wrong in (coloured, flat):
+        with pytest.raises(ValueError, match="takes images"):
+            metrics.features(wrong, "fashion-mnist")
+    with pytest.raises(ValueError, match="takes images"):
+        metrics.features(torch.rand(5, 28, 28), "fashion-mnist", resize=True)
+
+
+WRONG = {
+    "another's": {"data": "mnist"},
+    "no classifier": {"paper": "vae"},
+    "a quick one": {"profile": "quick"},
+    "a smoke one": {"profile": "smoke"},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_classifier_that_is_not_the_published_one_measures_nothing(own_runs, case):
+    tensors = classifier.Model(**CLASSIFIER).state_dict()
+    store.save(own_runs / "classifier-fashion-mnist", tensors, describe(**WRONG[case]))
+    for call in (metrics.features, metrics.classify):
+        with pytest.raises(store.Corrupt, match="not the published classifier.*train classifier-f"):
+            call(torch.rand(3, 1, 28, 28), "fashion-mnist")
+
+
+def test_a_classifier_of_anything_is_not_taken(own_runs):
+    path = own_runs / "classifier-fashion-mnist"
+    tensors = classifier.Model(**CLASSIFIER).state_dict()
+    for meta in ({}, {"config": None}, {"config": []}):
+        store.save(path, tensors, meta | {"profile": "full"})
+        with pytest.raises(store.Corrupt, match="not the published classifier"):
+            metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
+    store.save(own_runs / "classifier-mnist", tensors, describe())
+    for end in (".json", ".safetensors"):  # both files of another run
+        (own_runs / f"classifier-mnist{end}").replace(path.with_name(path.name + end))
+    with pytest.raises(store.Corrupt, match="describes another artefact, 'classifier-mnist'"):
+        metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
+
+
+def test_small_profiles_measure_with_their_own_classifier(toy_classifier, own_runs, monkeypatch):
+    x = torch.rand(3, 1, 28, 28)
+    published = metrics.features(x, "fashion-mnist")
+    torch.manual_seed(1)
+    tensors = classifier.Model(**CLASSIFIER).state_dict()
+    store.save(own_runs / "quick/classifier-fashion-mnist", tensors, describe(profile="quick"))
+    assert np.array_equal(metrics.features(x, "fashion-mnist"), published)
+    monkeypatch.setenv("GENCORE_PROFILE", "quick")
+    assert not np.allclose(metrics.features(x, "fashion-mnist"), published)
+    monkeypatch.setenv("GENCORE_PROFILE", "smoke")
+    assert np.array_equal(metrics.features(x, "fashion-mnist"), published)
+
+
+def test_a_classifier_that_was_trained_anew_is_used_at_once(toy_classifier, own_runs):
+    x = torch.rand(3, 1, 28, 28)
+    before = metrics.features(x, "fashion-mnist")
+    tensors = {k: v * 1.5 for k, v in toy_classifier.state_dict().items()}
+    store.save(own_runs / "classifier-fashion-mnist", tensors, describe())
+    assert not np.allclose(metrics.features(x, "fashion-mnist"), before)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_shipped_classifiers(name, monkeypatch):
-    monkeypatch.setenv("GENCORE_PROFILE", "full")  # in the profile smoke the images are not its own
-    if not (store.runs_dir() / f"classifier-{name}.json").exists():
-        pytest.skip(f"book/runs has no classifier-{name}: `python -m gencore train` makes it")
-    if not data.where(name)[0]:
-        pytest.skip(f"{name} is {data.where(name)[1]}")
-    test = data.load(name).test
+def test_shipped_classifiers(name, real):
+    assert (store.runs_dir() / f"classifier-{name}.json").exists()
+    test = real(name).test
     probabilities = metrics.classify(test.images[:500], name)
     accuracy = (probabilities.argmax(1) == test.labels[:500].numpy()).mean()
     recorded = store.load(store.artefact(f"classifier-{name}"))[1]["metrics"]["accuracy"]
@@ -441,14 +600,20 @@ def test_shipped_classifiers(name, monkeypatch):
         (lambda: metrics.frechet(gauss(9, 3), gauss(9, 3) * np.nan), "NaN"),
         (lambda: metrics.frechet(gauss(9, 3), gauss(9, 3) / 0.0), "infinite"),
         (lambda: metrics.frechet(np.zeros(5), np.zeros(5)), r"sets \(n, d\)"),
-        (lambda: metrics.frechet_gaussians([0, 0], np.eye(3), [0, 0], np.eye(2)), "means"),
-        (lambda: metrics.frechet_gaussians([0, np.nan], np.eye(2), [0, 0], np.eye(2)), "finite"),
+        (lambda: metrics.frechet_moments([0, 0], np.eye(3), [0, 0], np.eye(2)), "means"),
+        (lambda: metrics.frechet_moments([0, np.nan], np.eye(2), [0, 0], np.eye(2)), "finite"),
+        (
+            lambda: metrics.frechet_moments([0, 0], -np.eye(2), [0, 0], np.eye(2)),
+            "eigenvalue is -1",
+        ),
+        (lambda: metrics.frechet_moments([0, 0], [[1, 0.5], [0, 1]], [0, 0], np.eye(2)), "by 0.5,"),
         (lambda: metrics.kid(gauss(999, 3), gauss(2000, 3)), "subsets of 1000 need .* 999"),
         (lambda: metrics.mmd_rbf(gauss(9, 3), gauss(9, 3), 0), "bandwidths greater than 0"),
         (lambda: metrics.mmd_rbf(gauss(1, 3), gauss(9, 3), 1), "2 samples"),
         (lambda: metrics.prdc(gauss(9, 3), gauss(5, 3), 5), "1 <= k < 5"),
         (lambda: metrics.prdc(gauss(9, 3), gauss(9, 3), 0), "1 <= k < 9"),
-        (lambda: metrics.active_units(np.zeros(3)), r"sets \(n, d\)"),
+        (lambda: metrics.modes(np.zeros((5, 2)), np.zeros((4, 3))), "same d"),
+        (lambda: metrics.modes(np.full((5, 2), np.nan), np.zeros((4, 2))), "NaN"),
         (lambda: metrics.sharpness(np.zeros((3, 28, 28))), r"images \(n, C, H, W\)"),
         (lambda: metrics.sharpness(np.full((3, 1, 28, 28), 9.0)), r"float in \[0, 1\]"),
         (lambda: metrics.psnr(np.zeros((2, 1)), np.zeros((1, 1))), "equal shapes"),
