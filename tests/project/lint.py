@@ -284,6 +284,8 @@ def live(notebook):
 def figures(notebook):
     problems, seen = [], set()
     for number, cell in enumerate(code(notebook), 1):
+        if "figure" in cell["metadata"].get("mystnb", {}) and recorded({"cells": [cell]}):
+            problems.append(f"cell {number} shows a table and a figure, under one caption: split it")
         if not (found := images(cell)):
             continue
         if len(found) > 1:

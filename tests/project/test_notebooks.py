@@ -239,6 +239,10 @@ DEFECTS = {
     "no alt text": (lint.figures, image(image={})),
     "a file name as alt text": (lint.figures, image(image={"alt": "image.png"})),
     "no caption": (lint.figures, image(figure={})),
+    "a table in a figure": (
+        lint.figures,
+        lambda nb: nb["cells"][3]["outputs"].append(nb["cells"][2]["outputs"][0]),
+    ),
     "two images": (
         lint.figures,
         lambda nb: nb["cells"][3]["outputs"].append(nb["cells"][3]["outputs"][0]),
