@@ -7,6 +7,7 @@ import struct
 import tarfile
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from torchvision import datasets
 from torchvision.datasets import cifar
 
-from gencore import data, nets, runs, store
+from gencore import catalogue, classifier, data, runs, store
 
 FAULTS = {  # what the server does -> what the sentence says of it
     404: "404",
@@ -31,15 +32,16 @@ FAULTS = {  # what the server does -> what the sentence says of it
 
 @pytest.fixture
 def release(server, tmp_path, own_runs, monkeypatch):
-    """A release that holds one artefact, as `python -m gencore train` would have made it."""
+    """A release that holds one artefact, and of a second one the numbers only."""
     torch.manual_seed(0)
-    conf = runs.config("classifier-mnist")
+    conf = catalogue.config("classifier-mnist")
+    conf = replace(conf, model=conf.model | {"width": 2})
+    monkeypatch.setitem(catalogue.runs(), conf.name, conf)
     source = tmp_path / "book" / "runs"
-    meta = {"config": {"model": {"width": 2}}, "digest": conf.digest, "profile": "full"}
-    net = nets.Classifier(width=2).half()
-    store.save(
-        source / conf.name, net.state_dict(), meta | {"metrics": {"accuracy": 0.5}, "history": {}}
-    )
+    meta = {"config": conf.record(), "profile": "full", "metrics": {"accuracy": 0.5}, "history": {}}
+    tensors = classifier.Model(**conf.model).half().state_dict()
+    store.save(source / conf.name, tensors, meta)
+    store.save(source / f"{conf.name}-s1", tensors, meta, keep=False)
     monkeypatch.setattr(store, "CHECKOUT", tmp_path)
     monkeypatch.setattr(store, "ASSETS", tmp_path)
     monkeypatch.setattr(store, "TIMEOUT", 0.3)
@@ -52,7 +54,7 @@ def release(server, tmp_path, own_runs, monkeypatch):
 
 def test_an_artefact_comes_from_the_release_and_stays(release, own_runs):
     run = runs.get("classifier-mnist")
-    assert run.metrics == {"accuracy": 0.5}
+    assert run.metrics == {"accuracy": 0.5} and store.describe(own_runs / run.name) == run.meta
     for file in own_runs.iterdir():
         assert file.read_bytes() == release.files[f"v1/{file.name}"]
     asked = len(release.asked)
@@ -79,6 +81,41 @@ def test_a_bad_server_is_one_sentence_and_leaves_nothing(release, own_runs, faul
     assert runs.state("classifier-mnist") == "missing"
     release.fault = None  # the next day
     assert runs.get("classifier-mnist").metrics == {"accuracy": 0.5}
+
+
+def test_numbers_come_without_weights(release, own_runs):
+    assert store.artefact("classifier-mnist", weights=False) == own_runs / "classifier-mnist"
+    assert release.asked == ["v1/classifier-mnist.json"]
+    assert runs.metrics("classifier-mnist") == {"accuracy": 0.5}
+    assert len(release.asked) == 1  # from the folder
+    assert runs.get("classifier-mnist").metrics == {"accuracy": 0.5}
+    assert release.asked[1:] == ["v1/classifier-mnist.safetensors"]
+
+
+def test_of_a_repetition_the_release_has_the_numbers(release, own_runs):
+    path = store.artefact("classifier-mnist-s1", weights=False)
+    assert store.describe(path)["metrics"] == {"accuracy": 0.5}
+    with pytest.raises(store.StoreError, match="the weights are not: .*retrain=True"):
+        store.artefact("classifier-mnist-s1")
+    assert release.asked == ["v1/classifier-mnist-s1.json"]
+
+
+def test_under_another_profile_the_release_serves_as_well(release, own_runs, monkeypatch):
+    monkeypatch.setenv("GENCORE_PROFILE", "quick")
+    assert store.artefact("classifier-mnist") == own_runs / "classifier-mnist"
+    assert not (own_runs / "quick").exists()
+
+
+def test_a_damaged_half_is_fetched_again(release, own_runs):
+    """A download that was killed: what is there is checked, and what is missing is fetched."""
+    path = store.artefact("classifier-mnist")
+    tensors = store.load(path)[0]
+    path.with_name("classifier-mnist.json").write_bytes(b"{")
+    path.with_name("classifier-mnist.safetensors").unlink()
+    with pytest.raises(store.Corrupt, match=r"classifier-mnist\.json is not valid JSON"):
+        store.artefact("classifier-mnist")
+    path.with_name("classifier-mnist.json").unlink()
+    assert store.load(store.artefact("classifier-mnist"))[0].keys() == tensors.keys()
 
 
 def test_no_server_at_all(release, server):
@@ -115,7 +152,9 @@ def test_two_at_once(release, own_runs):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 4 and len(list(own_runs.iterdir())) == 2
+    assert len(results) == 4
+    names = ["classifier-mnist.json", "classifier-mnist.safetensors"]
+    assert sorted(file.name for file in own_runs.iterdir()) == names
 
 
 # datasets, by torchvision's own code from its own formats
