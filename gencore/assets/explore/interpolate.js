@@ -27,6 +27,7 @@ FIGURES.interpolate = (root, spec, change) => {
     paint(parts[2], decode(sphere), `Arc between the codes, ${at}.`);
     paint(parts[3], { data: mix(xa.data, xb.data, t), shape: xa.shape }, `Mixture of the pixels, ${at}.`);
     say(`t = ${text(t)}. Length of the code: ${text(norm(line))} on the straight line, ` +
-      `${text(norm(sphere))} on the sphere; most draws from N(0, I) are near √${spec.dim} = ${text(Math.sqrt(spec.dim))}.`);
+      `${text(norm(sphere))} on the sphere; most draws from N(0, I) are near ` +
+      `√${spec.dim} = ${text(Math.sqrt(spec.dim))}.`);
   };
 };
