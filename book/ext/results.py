@@ -24,8 +24,8 @@ LABELS = {  # in the order of the tables; a metric that is not here keeps its ow
     "rec": "reconstruction term (nats)",
     "kl": "KL term (nats)",
     "iwae": "IWAE, K = 100 (nats)",
-    "mse": "MSE of reconstructions",
-    "psnr": "PSNR of reconstructions (dB)",
+    "mse": "MSE",
+    "psnr": "PSNR (dB)",
     "active_units": "active units",
     "modes": "modes found",
     "good": "share of points at a mode",
@@ -42,9 +42,12 @@ LABELS = {  # in the order of the tables; a metric that is not here keeps its ow
 KINDS = {"frechet": "Fréchet", "kid": "KID", "sharpness": "sharpness"}  # measures of a set ...
 SETS = {  # ... and the sets, as in "frechet_prior"
     "real": "real images", "floor": "floor (real against real)", "rec": "reconstructions",
-    "prior": "samples of the prior", "gaussian": "samples of a fitted Gaussian",
-    "gmm": "samples of a fitted mixture",
+    "prior": "prior", "gaussian": "fitted Gaussian", "gmm": "fitted mixture",
 }  # fmt: skip
+COMPARED = """Each dataset has a ruler of its own: compare distances within a table only. A distance
+to unseen images is named after what was measured: reconstructions, draws from the model's prior, or
+draws from a density that was fitted to its codes. MSE and PSNR are of reconstructions.
+"""
 OVERVIEW = """accuracy elbo mse active_units modes frechet_rec frechet_prior frechet_gmm kid_prior
               precision recall""".split()
 STATES = {
@@ -70,7 +73,7 @@ def label(metric):
     """What a table calls a metric."""
     kind, _, what = metric.partition("_")
     if kind in KINDS and what:
-        return f"{KINDS[kind]}, {SETS.get(what, f'samples of {what}')}"
+        return f"{KINDS[kind]}, {SETS.get(what, what)}"
     return LABELS.get(metric, metric.replace("_", " "))
 
 
@@ -89,9 +92,9 @@ def over_seeds(values):
     return shown((statistics.mean(values), sd) if sd else values[0])
 
 
-def table(head, rows):
+def table(head, rows, align="--:"):
     """A Markdown table whose columns, but the first, are right-aligned."""
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    lines = [head, ["---"] + [align] * (len(head) - 1), *rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
     return text.replace("± ", "±\N{NO-BREAK SPACE}")
 
@@ -224,9 +227,8 @@ def page():
     parts = [f"{len(states)} runs are listed here; {ready} of them are trained and up to date.\n"]
     rows = [[name, f"**{state}**: {STATES[state]}"]
             for name, state in states.items() if state != "ready"]  # fmt: skip
-    parts += [table(["run", "state"], rows)] if rows else []
-    rulers = "Each dataset has a ruler of its own: compare distances within a table only.\n"
-    parts += ["## Overview\n", rulers, *overview(groups)]
+    parts += [table(["run", "state"], rows, align="---")] if rows else []
+    parts += ["## Overview\n", COMPARED, *overview(groups)]
     return "\n".join([*parts, "## Every run\n", *(record(*item) for item in groups.items())])
 
 

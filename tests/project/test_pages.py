@@ -78,7 +78,7 @@ def test_columns_follow_from_what_was_recorded(page):
     tables = [block for block in text.split("\n\n") if block.startswith("| run")]
     assert [block.splitlines()[0] for block in tables] == [
         "| run | test accuracy | seeds |",
-        "| run | ELBO (nats) | Fréchet, samples of the prior | seeds |",
+        "| run | ELBO (nats) | Fréchet, prior | seeds |",
         "| run | some new measure | seeds |",
     ]
     assert rows(text)["b"] == ["–", "2.000", "1"] and "kl_per_dim" not in text
