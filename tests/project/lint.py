@@ -270,7 +270,7 @@ def live(notebook):
     for number, cell in enumerate(code(notebook), 1):
         figure = cell["metadata"].get("mystnb", {}).get("figure", {})
         for page in pages(cell):
-            if refresh_figures.refreshed(page, *refresh_figures.assets()) != page:
+            if refresh_figures.refreshed(page) != page:
                 problems.append(f"cell {number}: an old script; run tools/refresh_figures.py")
             if len(figure.get("caption", "")) < 15 or "name" not in figure:
                 problems.append(f"cell {number}: a live figure without a caption or a name")

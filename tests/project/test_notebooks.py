@@ -12,10 +12,11 @@ import nbformat
 import new_chapter
 import numpy as np
 import pytest
-import refresh_figures
 import stamp_repository
 from notebook_files import ROOT, chapters, fill, notebooks, read, recorded, sha256
 from PIL import Image
+
+from gencore import explore
 
 
 @pytest.mark.parametrize("rule", lint.RULES, ids=lambda rule: rule.__name__)
@@ -140,16 +141,16 @@ PAGE = (
     '<div class="gencore-live" id="live-01234567" data-figure="latent" role="group" aria-label="A">\n'
     "<style>\n{css}</style>\n" + STAGE + '\n<script type="application/json">{{}}</script>\n'
     '<script type="module">/* explore.js */\n{js}</script>\n</div>'
-).format(**dict(zip(("css", "js"), refresh_figures.assets(), strict=True)))
+).format(css=explore.STYLE, js=explore.script("latent").removeprefix("/* explore.js */\n"))
 NOTE = '<p class="gencore-kernel">Controls, when the notebook runs.</p>'
 
 
 def page(text, figure=None):
-    """A live figure, or what pretends to be one, as the last output."""
+    """A live figure, or what pretends to be one, in the first code cell."""
 
     def plant(nb):
-        nb["cells"][2]["outputs"].append({"output_type": "display_data", "data": {"text/html": text}})
-        nb["cells"][2]["metadata"]["mystnb"] = {
+        nb["cells"][1]["outputs"].append({"output_type": "display_data", "data": {"text/html": text}})
+        nb["cells"][1]["metadata"]["mystnb"] = {
             "figure": {"caption": "Noise, to be dragged.", "name": "fig"} if figure is None else figure
         }
 
