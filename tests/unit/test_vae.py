@@ -8,16 +8,21 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import logsumexp
-from sklearn.decomposition import PCA
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from gencore import nets, store, vae
+from gencore import data, vae
 
 F64 = torch.float64
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def batch(x):
+    """A batch of images that no label or row is asked of."""
+    nothing = torch.zeros(len(x), dtype=torch.int64)
+    return data.Batch(x, nothing, nothing)
 
 
 def near(values, expected, errors=4):
@@ -295,209 +300,12 @@ def test_log_normal_agrees_with_scipy(posterior):
     assert vae.log_normal(z, mu, logvar).numpy() == pytest.approx(expected, rel=1e-12)
 
 
-# science 6.3: the linear beta-VAE
-
-
-@pytest.mark.parametrize(("beta", "kl", "distortion"), [(1, 0.5493, 1), (2, 0.2027, 2), (4, 0, 3)])
-def test_beta_sets_rate_and_distortion_of_the_linear_vae(beta, kl, distortion, monkeypatch):
-    """lambda = 3, sigma = 1. All integrals are of squares: four points make them exact."""
-    eps = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]], dtype=F64)
-    x = 3**0.5 * torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=F64)
-    monkeypatch.setattr(vae, "reparameterise", lambda mu, logvar, g: mu + (logvar / 2).exp() * eps)
-    torch.manual_seed(0)
-    model = vae.LinearVAE(1, 1).double()
-    model.log_sigma.requires_grad_(False)
-    model.b.requires_grad_(False)
-    free = [model.W, model.V, model.logvar]
-    optimiser = torch.optim.LBFGS(
-        free, max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0
-    )
-
-    def closure():
-        optimiser.zero_grad()
-        loss = -vae.elbo(model, x, beta)[0].mean()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    bound, rec, rate = (t.mean().item() for t in vae.elbo(model, x, beta))
-    assert bound == pytest.approx(rec - beta * rate, rel=1e-12)
-    assert rate == pytest.approx(max(0, 0.5 * math.log(3 / beta)), abs=1e-3)
-    assert rate == pytest.approx(kl, abs=1e-3)
-    assert -2 * rec - math.log(2 * math.pi) == pytest.approx(min(3, beta), abs=5e-3)
-    assert min(3, beta) == distortion
-
-
-# probabilistic PCA and the linear VAE
-
-
-@pytest.fixture
-def cloud():
-    """500 points in 30 dimensions, five of them strong: (data, mean, covariance) in float64."""
-    rng = np.random.default_rng(0)
-    scales = np.concatenate([[3.0, 2.0, 1.5, 1.0, 0.7], np.full(25, 0.3)])
-    rotation = np.linalg.qr(rng.standard_normal((30, 30)))[0]
-    x = torch.from_numpy(
-        rng.standard_normal((500, 30)) * scales @ rotation + rng.standard_normal(30)
-    )
-    return x, x.mean(0), x.T.cov(correction=0)
-
-
-@pytest.mark.parametrize("d", [1, 5, 12])
-def test_ppca_is_the_likelihood_of_its_own_gaussian(cloud, d):
-    x, mean, cov = cloud
-    W, sigma2, optimum = vae.ppca(mean, cov, d)
-    model_cov = (W @ W.T + sigma2 * torch.eye(30, dtype=F64)).numpy()
-    expected = stats.multivariate_normal(mean.numpy(), model_cov).logpdf(x.numpy()).mean()
-    assert optimum.item() == pytest.approx(expected, rel=1e-10)
-
-
-def test_ppca_is_scikit_learns(cloud):
-    """scikit-learn divides by n - 1: given that covariance, the model is the same."""
-    x, mean, cov = cloud
-    pca = PCA(5).fit(x.numpy())
-    W, sigma2, optimum = vae.ppca(mean, cov * 500 / 499, 5)
-    assert sigma2.item() == pytest.approx(pca.noise_variance_, rel=1e-10)
-    model_cov = W @ W.T + sigma2 * torch.eye(30, dtype=F64)
-    assert model_cov.numpy() == pytest.approx(pca.get_covariance(), abs=1e-10)
-    # the mean quadratic form is D (n - 1) / n under it, D under our own
-    assert optimum.item() + 30 / 2 / 500 == pytest.approx(pca.score(x.numpy()), rel=1e-10)
-
-
-def test_no_other_model_of_the_family_is_better(cloud):
-    x, mean, cov = cloud
-    W, sigma2, optimum = vae.ppca(mean, cov, 5)
-    rng = np.random.default_rng(1)
-    for size in (1e-3, 1e-2, 1e-1):
-        other = W.numpy() + size * rng.standard_normal((30, 5))
-        variance = sigma2.item() * math.exp(size * rng.standard_normal())
-        gaussian = stats.multivariate_normal(mean.numpy(), other @ other.T + variance * np.eye(30))
-        assert gaussian.logpdf(x.numpy()).mean() < optimum
-
-
-def at_the_optimum(mean, cov, d, rotation=None):
-    """A LinearVAE in the closed form of science 6.2, W turned in the latent space if asked."""
-    W, sigma2, optimum = vae.ppca(mean, cov, d)
-    W = W if rotation is None else W @ rotation
-    model = vae.LinearVAE(len(mean), d).double()
-    M = W.T @ W + sigma2 * torch.eye(d, dtype=F64)
-    with torch.no_grad():
-        model.W.copy_(W)
-        model.V.copy_(torch.linalg.solve(M, W.T))
-        model.b.copy_(mean)
-        model.log_sigma.copy_(sigma2.log() / 2)
-        # of all diagonal covariances the best has the precisions of the true posterior
-        model.logvar.copy_((sigma2 / M.diagonal()).log())
-    return model, optimum
-
-
-def test_along_the_principal_axes_the_bound_is_tight(cloud):
-    _, mean, cov = cloud
-    model, optimum = at_the_optimum(mean, cov, 5)
-    assert vae.linear_elbo(model, mean, cov).item() == pytest.approx(optimum.item(), rel=1e-12)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=seeded(), dtype=F64))[0]
-    turned, _ = at_the_optimum(mean, cov, 5, rotation)
-    gap = (optimum - vae.linear_elbo(turned, mean, cov)).item()
-    assert gap > 0.01, "the same density, but its posterior is not diagonal"
-
-
-def test_kl_per_dimension_is_half_log_signal_to_noise(cloud):
-    x, mean, cov = cloud
-    model, _ = at_the_optimum(mean, cov, 5)
-    lam = torch.linalg.eigvalsh(cov).flip(0)
-    sigma2 = lam[5:].mean()
-    mu, logvar = model.encode(x)
-    kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
-    assert torch.allclose(kl, 0.5 * (lam[:5] / sigma2).log(), rtol=1e-10)
-    assert vae.kl_normal(mu, logvar).mean().item() == pytest.approx(kl.sum().item(), rel=1e-12)
-
-
-def random_linear(seed=0):
-    torch.manual_seed(seed)
-    model = vae.LinearVAE(30, 4).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return model
-
-
-def test_linear_elbo_is_the_mean_of_the_sampled_one(cloud):
-    x, mean, cov = cloud
-    for seed in range(3):
-        model = random_linear(seed)
-        with torch.no_grad():
-            draws = [vae.elbo(model, x, generator=seeded(i))[0].mean() for i in range(300)]
-            assert near(torch.stack(draws), vae.linear_elbo(model, mean, cov).item())
-
-
-def test_linear_elbo_without_any_sampling(cloud):
-    """E_q |x - Wz - b|^2 = |x - W mu - b|^2 + sum_i s_i^2 |W_i|^2, image by image."""
-    x, mean, cov = cloud
-    model = random_linear()
-    with torch.no_grad():
-        mu, logvar = model.encode(x)
-        squared = (x - model.decode(mu)).square().sum(1) + (
-            logvar.exp() * model.W.square().sum(0)
-        ).sum(1)
-        variance = (2 * model.log_sigma).exp()
-        rec = -squared / (2 * variance) - 15 * (2 * math.pi * variance).log()
-        expected = (rec - vae.kl_normal(mu, logvar)).mean().item()
-        assert vae.linear_elbo(model, mean, cov).item() == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(("dim", "d", "steps"), [(20, 3, 15), (30, 5, 25), (50, 8, 60)])
-def test_a_trained_linear_vae_reaches_the_optimum(dim, d, steps):
-    """The bar of the book: within 0.01 nat per image of probabilistic PCA in closed form."""
-    rng = np.random.default_rng(dim)
-    scales = np.concatenate([np.geomspace(3, 1, d), np.full(dim - d, 0.5)])
-    rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
-    x = torch.from_numpy(rng.standard_normal((400, dim)) * scales @ rotation + 1)
-    mean, cov = x.mean(0), x.T.cov(correction=0)
-    W, sigma2, optimum = vae.ppca(mean, cov, d)
-    torch.manual_seed(0)
-    model = vae.LinearVAE(dim, d).double()
-    step = vae.LinearStep(model, mean, cov)
-    losses = [step()["loss"]]
-    while len(losses) < steps and losses[-1] > -optimum.item() + 1e-3:
-        losses.append(step()["loss"])
-    got = vae.linear_elbo(model, mean, cov).item()
-    assert optimum.item() - 0.01 < got <= optimum.item() + 1e-9
-    assert losses[0] > -optimum.item() + 1
-    assert model.log_sigma.exp().item() == pytest.approx(sigma2.sqrt().item(), rel=1e-2)
-    spanned = torch.linalg.qr(model.W.detach())[0]
-    principal = torch.linalg.qr(W)[0]
-    assert torch.linalg.svdvals(spanned.T @ principal).min() > 0.99  # the same subspace
-    with torch.no_grad():
-        sampled = torch.stack(
-            [vae.elbo(model, x, generator=seeded(i))[0].mean() for i in range(100)]
-        )
-    assert near(sampled, got)
-
-
-def test_the_recorded_linear_run_reached_the_optimum(published):
-    metrics = store.read_json(published / "vae-mnist-linear.json")["metrics"]
-    assert metrics["ppca"] - 0.01 < metrics["elbo"] <= metrics["ppca"]
-    assert metrics["sigma"] == pytest.approx(metrics["ppca_sigma"], rel=1e-3)
-
-
-def test_linear_step_refuses_nan_and_leaves_the_weights():
-    torch.manual_seed(0)
-    model = vae.LinearVAE(6, 2).double()
-    step = vae.LinearStep(model, torch.zeros(6, dtype=F64), torch.eye(6, dtype=F64))
-    step()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    step.cov = step.cov * math.nan
-    with pytest.raises(nets.Diverged, match="the loss became nan"):
-        step()
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
 # the convolutional models
 
 
 def small_vae(seed=0, **options):
     torch.manual_seed(seed)
-    return vae.VAE(3, size=8, width=4, **options)
+    return vae.Model(3, size=8, width=4, **options)
 
 
 @pytest.fixture
@@ -511,11 +319,11 @@ def test_the_interfaces(images):
     assert mu.shape == logvar.shape == (16, 3) and not torch.equal(mu, logvar)
     decoded = model.decode(mu)
     assert decoded.shape == images.shape and decoded.min() >= 0 and decoded.max() <= 1
-    torch.manual_seed(0)
-    twin = vae.Autoencoder(3, size=8, width=4)
-    code = twin.encode(images)
-    assert code.shape == (16, 3) and twin.decode(code).shape == images.shape
-    assert nets.parameters(twin.decoder) == nets.parameters(model.decoder)
+    assert torch.equal(model.infer(images), mu), "without a generator, the mean"
+    drawn = model.infer(images, seeded(2))
+    assert torch.equal(drawn, vae.reparameterise(mu, logvar, seeded(2)))
+    assert list(model.priors) == ["prior", "gmm"], "the model's own first"
+    assert {density.dim for density in model.priors.values()} == {3}
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.2])
@@ -581,7 +389,7 @@ def test_optimal_sigma_is_the_batchs_own_in_training_and_a_running_mean_afterwar
 def test_step_reports_nats_per_image(images):
     step = vae.Step(small_vae(), beta=0.7)
     expected = vae.elbo(small_vae(), images, 0.7, seeded(0))
-    losses = step(images)
+    losses = step(batch(images))
     for key, value in zip(
         ("loss", "rec", "kl"), (-expected[0], expected[1], expected[2]), strict=True
     ):
@@ -594,7 +402,7 @@ def test_step_is_adam_on_the_negative_bound(images):
     step, reference = vae.Step(small_vae(), lr=0.01, seed=3), small_vae()
     optimiser, noise = torch.optim.Adam(reference.parameters(), 0.01), seeded(3)
     for _ in range(3):
-        step(images)
+        step(batch(images))
         optimiser.zero_grad()
         mu, logvar = reference.encode(images)
         z = mu + (logvar / 2).exp() * torch.empty_like(mu).normal_(generator=noise)
@@ -608,7 +416,7 @@ def test_step_is_adam_on_the_negative_bound(images):
 
 def gradient(images, **options):
     step = vae.Step(small_vae(), seed=1, **options)
-    step(images)
+    step(batch(images))
     return torch.cat([p.grad.flatten() for p in step.model.parameters()])
 
 
@@ -621,11 +429,11 @@ def test_the_mean_over_pixels_is_a_beta_of_the_number_of_pixels(images):
 
 def train_steps(images, steps, **options):
     torch.manual_seed(0)
-    step = vae.Step(vae.VAE(4, width=4), lr=3e-3, **options)
+    step = vae.Step(vae.Model(4, width=4), lr=3e-3, **options)
     generator = seeded(7)
     for _ in range(steps):
         rows = torch.randint(len(images), (32,), generator=generator)
-        losses = step(images[rows].float() / 255)
+        losses = step(batch(images[rows].float() / 255))
     return step.model.eval(), losses
 
 
@@ -640,92 +448,114 @@ def test_the_mean_collapses_and_the_sum_does_not(mini):
     assert good["rec"] > losses["rec"] + 30
 
 
-def test_autoencoder_step_is_adam_on_the_reconstruction_term(images):
-    def twin():
-        torch.manual_seed(0)
-        return vae.Autoencoder(3, size=8, width=4)
-
-    step, reference = vae.AutoencoderStep(twin(), lr=0.01), twin()
-    optimiser = torch.optim.Adam(reference.parameters(), 0.01)
-    for _ in range(3):
-        losses = step(images)
-        optimiser.zero_grad()
-        p = reference.decode(reference.encode(images)).clamp(1e-7, 1 - 1e-7)
-        loss = -(images * p.log() + (1 - images) * (1 - p).log()).sum() / len(images)
-        loss.backward()
-        optimiser.step()
-    assert losses["loss"] == pytest.approx(loss.item(), rel=1e-4) == -losses["rec"]
-    for p, q in zip(step.model.parameters(), reference.parameters(), strict=True):
-        assert torch.allclose(p, q, atol=2e-5)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_beta_weighs_the_kl_term_under_either_reduction(images, reduction):
+    """The gradient is affine in beta, and what beta multiplies is the gradient of the KL term."""
+    none, one, four = (gradient(images, beta=b, reduction=reduction) for b in (0.0, 1.0, 4.0))
+    model = small_vae()
+    vae.kl_normal(*model.encode(images)).mean().backward()
+    kl = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+    bar = 1e-5 * four.abs().max()
+    assert torch.allclose(one - none, kl, atol=bar) and torch.allclose(four - none, 4 * kl, atol=4 * bar)
+    assert kl.abs().max() > 100 * bar
 
 
-# a small encoder for a trained decoder
+def test_the_reported_terms_are_nats_whatever_the_reduction(images):
+    losses = [vae.Step(small_vae(), beta=2.0, reduction=r)(batch(images)) for r in ("sum", "mean")]
+    assert losses[0] == losses[1] and list(losses[0]) == list(vae.TERMS)
+    assert losses[0]["loss"] == pytest.approx(2 * losses[0]["kl"] - losses[0]["rec"], rel=1e-5)
 
 
-def recognition(**options):
-    """(the small encoder's model, the VAE that it is for)."""
-    of = small_vae(**options)
-    return vae.Recognition(of, size=8, width=2, hidden=(6, 5)), of
+def test_another_seed_draws_other_noise(images):
+    first, again, other = (vae.Step(small_vae(), seed=s)(batch(images)) for s in (1, 1, 2))
+    assert first == again != other and first["kl"] == other["kl"]
 
 
-def test_recognition_has_an_encoder_of_its_own_and_the_rest_of_another_model(images):
-    model, of = recognition(likelihood="gaussian", sigma=0.3)
-    z = torch.randn(16, 3, generator=seeded(1))
-    assert torch.equal(model.decode(z), of.decode(z)) and model.latent_dim == 3
-    assert torch.equal(model.log_likelihood(images, z), of.log_likelihood(images, z))
-    assert model.sigma.item() == pytest.approx(0.3)
-    mu, logvar = model.encode(images)
-    assert torch.equal(torch.stack([mu, logvar], 1), model.encoder(images))
-    assert nets.parameters(model) == nets.parameters(model.encoder) < nets.parameters(of.encoder)
-    assert {key.split(".")[0] for key in model.state_dict()} == {"encoder"}
+def test_parts_are_all_that_has_state_and_the_model_is_what_is_published():
+    step = vae.Step(small_vae(), lr=0.02)
+    assert set(step.parts) == {"model", "optimiser", "noise"}
+    assert step.parts["model"] is step.model and step.parts["noise"] is step.generator
+    (group,) = step.optimiser.param_groups
+    assert group["lr"] == 0.02
+    assert {id(p) for p in group["params"]} == {id(p) for p in step.model.parameters()}
 
 
-@pytest.mark.parametrize("options", [{}, {"likelihood": "gaussian", "sigma": "optimal"}])
-def test_a_frozen_decoder_keeps_every_bit_and_gets_no_gradient(images, options):
-    model, of = recognition(**options)
-    before = {key: value.clone() for key, value in of.state_dict().items()}
-    first = {key: value.clone() for key, value in model.state_dict().items()}
-    step = vae.Step(model.train(), lr=0.01)
-    for _ in range(3):
-        step(images)
-    assert all(torch.equal(value, before[key]) for key, value in of.state_dict().items())
-    assert not any(p.requires_grad or p.grad is not None for p in of.parameters())
-    assert not of.training, "its sigma does not follow the batches"
-    assert not any(torch.equal(value, first[key]) for key, value in model.state_dict().items())
-    trained = [p for group in step.optimiser.param_groups for p in group["params"]]
-    assert {id(p) for p in trained} == {id(p) for p in model.encoder.parameters()}
-
-
-def test_the_gradient_of_a_small_encoder_is_that_of_the_whole_model(images):
-    """With the VAE's own encoder inside, bound and gradient are the VAE's, and the decoder's is left out."""
-    whole, of = small_vae(), small_vae()
-    model = vae.Recognition(of, size=8, width=4, hidden=(128,))
-    model.encoder.load_state_dict(whole.encoder.state_dict())
-    losses = [vae.Step(m, seed=2)(images) for m in (whole, model)]
-    assert losses[0] == pytest.approx(losses[1])
-    for p, q in zip(whole.encoder.parameters(), model.encoder.parameters(), strict=True):
-        assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-5)
-    assert all(p.grad is not None for p in whole.decoder.parameters())
-
-
-def test_a_small_encoder_learns_the_posterior_of_a_model_that_can_be_solved():
-    """Of a linear decoder the posterior is known: the ELBO of q = N(m, S) comes near to it from below."""
-    torch.manual_seed(0)
-    of = vae.LinearVAE(64, 2)
-    of.sigma = torch.tensor(0.5)
+def test_finish_fits_the_mixture_to_draws_from_the_posteriors(mini):
+    model = vae.Model(2, width=2).eval()
+    step = vae.Step(model, mini)
+    step.finish()
+    fitted = model.priors["gmm"]
+    codes = model.infer(mini.images.float() / 255, seeded(0)).detach()
+    means = model.encode(mini.images.float() / 255)[0].detach()
+    mean = (fitted.log_weights.exp() @ fitted.means).double()
+    assert torch.allclose(mean, codes.double().mean(0), atol=1e-4), "of EM it is the codes' own"
+    assert not torch.allclose(mean, means.double().mean(0), atol=1e-3), "draws, not means"
     with torch.no_grad():
-        of.log_sigma.fill_(math.log(0.5))
-        of.W.copy_(torch.linalg.qr(torch.randn(64, 2))[0] * 2)  # orthogonal: q can be exact
-    z = torch.randn(2000, 2, generator=seeded(3))
+        assert fitted.log_prob(codes).mean() > model.priors["prior"].log_prob(codes).mean()
+
+
+# what is written wrongly
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"likelihood": "Bernoulli"}, "likelihood is 'Bernoulli'; it can be 'bernoulli' or 'gaussian'"),
+        ({"likelihood": "gauss"}, "likelihood is 'gauss'"),
+        ({"sigma": "optimum"}, "sigma is 'optimum'; it can be a positive number or 'optimal'"),
+        ({"sigma": 0.0}, "sigma is 0.0"),
+        ({"sigma": -1}, "sigma is -1"),
+        ({"sigma": math.nan}, "sigma is nan"),
+        ({"sigma": None}, "sigma is None"),
+        ({"size": 30}, "its side must be a multiple of 4; it is 30"),
+    ],
+)
+def test_a_typo_never_selects_another_model(options, words):
+    with pytest.raises(ValueError, match=words):
+        vae.Model(2, **options)
+
+
+@pytest.mark.parametrize("reduction", ["avg", "Mean", None, "none"])
+def test_a_typo_never_selects_another_objective(reduction):
+    with pytest.raises(ValueError, match="reduction is .*; it can be 'sum' or 'mean'"):
+        vae.Step(small_vae(), reduction=reduction)
+
+
+# bounds on test images
+
+
+def test_bounds_are_the_means_over_the_images_they_are_given():
+    """With a posterior that is the prior and a decoder that ignores it, every bound is log p(x)."""
+    model = small_vae().eval()
     with torch.no_grad():
-        x = of.decode(z) + 0.5 * torch.randn(2000, 64, generator=seeded(4))
-    cov = (of.W @ of.W.T + 0.25 * torch.eye(64)).detach().double().numpy()
-    truth = stats.multivariate_normal(np.zeros(64), cov).logpdf(x.double().numpy()).mean()
-    model = vae.Recognition(of, size=8, width=4, hidden=(32,))
-    step = vae.Step(model, lr=3e-3)
-    images = x.view(-1, 1, 8, 8)
-    for i in range(600):
-        step(images[torch.randint(2000, (128,), generator=seeded(i))])
+        for layer in (model.encoder.net[-1], model.decoder.net[0]):
+            layer.weight.zero_(), layer.bias.zero_()
+    images = torch.randint(0, 256, (40, 1, 8, 8), generator=seeded()).byte()
+    x = images.float() / 255
+    exact = model.log_likelihood(x, torch.zeros(40, 3)).double()
+    values = vae.bounds(model, images)
+    assert values["elbo"] == values["rec"] == pytest.approx(exact.mean().item(), rel=1e-9)
+    assert values["kl"] == 0 and values["kl_per_dim"] == [0, 0, 0] and values["active_units"] == 0
+    first = exact[:4].mean().item()  # a tenth
+    assert values["iwae"] == pytest.approx(first, rel=1e-6)
+    assert values["iwae_curve"] == pytest.approx([first] * 4, rel=1e-6)
+
+
+def test_bounds_agree_with_the_parts_of_the_elbo(mini):
+    model = small_vae(likelihood="gaussian", sigma=0.3).eval()
     with torch.no_grad():
-        bound = vae.elbo(model, images, generator=seeded(5))[0].mean().item()
-    assert truth - 1 < bound < truth + 0.1
+        model.decoder.net[0].weight *= 20  # an image depends on its code: the posterior is far off
+    images = mini.images[:, :, 10:18, 10:18].contiguous()
+    values = vae.bounds(model, images)
+    x = images.float() / 255
+    with torch.no_grad():
+        mu, logvar = model.encode(x)
+        kl = vae.kl_normal(mu, logvar)
+        recs = [model.log_likelihood(x, vae.reparameterise(mu, logvar, seeded(i))) for i in range(200)]
+    assert values["kl"] == pytest.approx(kl.mean().item(), rel=1e-5) == sum(values["kl_per_dim"])
+    assert values["elbo"] == pytest.approx(values["rec"] - values["kl"], rel=1e-9)
+    recs = torch.stack(recs).mean(1)
+    assert abs(values["rec"] - recs.mean()) < 5 * recs.std()
+    curve = values["iwae_curve"]
+    assert curve == sorted(curve), "more samples, a tighter bound"
+    assert values["sigma"] == pytest.approx(0.3) and 0 <= values["active_units"] <= 3

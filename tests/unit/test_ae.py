@@ -1,0 +1,98 @@
+"""ae: the deterministic twin of the VAE, and the densities of its codes."""
+
+import pytest
+import torch
+
+from gencore import ae, data, latents, nets, vae
+
+
+def batch(x):
+    """A batch of images that no label or row is asked of."""
+    nothing = torch.zeros(len(x), dtype=torch.int64)
+    return data.Batch(x, nothing, nothing)
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return ae.Model(3, size=8, width=4)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_it_has_the_networks_of_the_vae_and_one_code_for_each_image(images):
+    model, twin = small(), vae.Model(3, size=8, width=4)
+    code = model.encode(images)
+    assert code.shape == (16, 3) and model.decode(code).shape == images.shape
+    assert nets.parameters(model.decoder) == nets.parameters(twin.decoder)
+    assert nets.parameters(twin.encoder) - nets.parameters(model.encoder) == 3 * 129  # the other head
+    decoded = model.decode(10 * code)
+    assert decoded.min() >= 0 and decoded.max() <= 1
+    assert torch.equal(decoded, model.decoder(10 * code).sigmoid())
+
+
+def test_there_is_nothing_to_draw(images):
+    model, generator = small(), torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    assert torch.equal(model.infer(images, generator), model.infer(images))
+    assert torch.equal(model.infer(images), model.encode(images))
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_autoencoder_step_is_adam_on_the_reconstruction_term(images):
+    step, reference = ae.Step(small(), lr=0.01), small()
+    optimiser = torch.optim.Adam(reference.parameters(), 0.01)
+    for _ in range(3):
+        losses = step(batch(images))
+        optimiser.zero_grad()
+        p = reference.decode(reference.encode(images)).clamp(1e-7, 1 - 1e-7)
+        loss = -(images * p.log() + (1 - images) * (1 - p).log()).sum() / len(images)
+        loss.backward()
+        optimiser.step()
+    assert losses["loss"] == pytest.approx(loss.item(), rel=1e-4) == -losses["rec"]
+    for p, q in zip(step.model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=2e-5)
+
+
+def test_the_terms_are_named_and_every_weight_is_trained(images):
+    step = ae.Step(small(), lr=0.02)
+    assert list(step(batch(images))) == list(ae.TERMS)
+    assert step.parts == {"model": step.model, "optimiser": step.optimiser}
+    (group,) = step.optimiser.param_groups
+    assert group["lr"] == 0.02
+    assert {id(p) for p in group["params"]} == {id(p) for p in step.model.parameters()}
+
+
+def test_finish_fits_both_densities_to_the_codes_of_the_training_images(mini):
+    torch.manual_seed(0)
+    model = ae.Model(2, width=2).eval()
+    assert list(model.priors) == ["prior", "gaussian", "gmm"], "the model's own first"
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ae.Step(model, mini).finish()
+    with torch.no_grad():
+        codes = model.encode(mini.images.float() / 255)
+    assert torch.equal(model.priors["gaussian"].mean, codes.double().mean(0).float())
+    for name, kind in (("gaussian", latents.Gaussian), ("gmm", latents.Mixture)):
+        expected = kind.fit(codes).state_dict()
+        got = model.priors[name].state_dict()
+        assert got.keys() == expected.keys()
+        assert all(torch.equal(got[key], expected[key]) for key in expected)
+    fits = [model.priors[name].log_prob(codes).mean().item() for name in model.priors]
+    assert fits[0] < min(fits[1:]) - 1, "N(0, I) is not their density"
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    again = ae.Model(2, width=2)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.priors["gmm"].means, model.priors["gmm"].means), "an artefact carries it"
+
+
+def test_the_reconstruction_term_is_a_mean_over_all_images(mini):
+    torch.manual_seed(0)
+    model = ae.Model(2, width=2).eval()
+    images = mini.images.repeat(5, 1, 1, 1)[:1100]  # more than a chunk, and not a multiple of it
+    x = images.float() / 255
+    with torch.no_grad():
+        p = model.decode(model.encode(x)).double()
+    expected = (x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1).mean().item()
+    assert ae._reconstruction_term(model, images) == pytest.approx(expected, rel=1e-5)
