@@ -18,7 +18,11 @@ def _verdict(passed, line, hint=""):
     line = f"{'✓' if passed else '✗'} {line}" + ("" if passed or not hint else f" Hint: {hint}")
     if not passed and os.environ.get("GENCORE_STRICT") == "1":
         raise AssertionError(line)
-    print(line)
+    try:
+        print(line)
+    except UnicodeEncodeError:  # a terminal of few letters: cp1252 has no ✓
+        plain = line.replace("✓", "OK:").replace("✗", "WRONG:").replace("−", "-")
+        print(plain.encode("ascii", "replace").decode())
     return passed
 
 
@@ -105,11 +109,23 @@ def _parts(value):
     return {"": value}
 
 
+def _numbers(value):
+    """A tensor of what was returned, or None if it is no number, array or list of numbers."""
+    try:
+        return torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
 def _difference(got, expected, inputs):
     """What is wrong with `got`, in words; "" if nothing is."""
     if got is None:
         return "it returns nothing: is there a `return`?"
-    a, b = torch.as_tensor(got).detach(), torch.as_tensor(expected).detach()
+    b = _numbers(expected)
+    if b is None:
+        return "" if got == expected else f"{got!r} where {expected!r} is expected."
+    if (a := _numbers(got)) is None:
+        return f"it is of type {type(got).__name__}, where numbers are expected."
     if isinstance(got, torch.Tensor) and a.is_floating_point() != b.is_floating_point():
         return f"dtype {a.dtype} where {b.dtype} is expected."
     sizes = {n for x in inputs if isinstance(x, torch.Tensor) for n in (*x.shape, x[:1].numel())}

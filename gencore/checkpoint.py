@@ -87,13 +87,17 @@ def save(folder, step, parts, history):
 def resume(folder, parts, history):
     """Put the newest whole checkpoint of `folder` back into `parts` and `history`.
 
-    Returns the number of steps it had done, 0 if there is none. Damaged ones are passed over.
+    Returns the number of steps it had done, 0 if there is none. Damaged ones, and those of other
+    parts, are passed over.
     """
     for file in sorted(Path(folder).glob("step-*.json"), reverse=True):
         try:
             tensors, meta = store.load(file.with_suffix(""))
         except (store.Corrupt, OSError) as error:
             print(f"Passing over a checkpoint: {error}")
+            continue
+        if meta.get("outline", {}).keys() != parts.keys():
+            print(f"Passing over a checkpoint: {file} holds other parts than this training has.")
             continue
         restore(parts, tensors, meta["outline"])
         history.update(meta["history"])

@@ -4,6 +4,7 @@ They need a kernel to do anything, so in a page they are one line that says so.
 """
 
 import inspect
+import math
 import threading
 from dataclasses import replace
 
@@ -30,8 +31,10 @@ class Training(ui.VBox):
         wide = {"style": {"description_width": "9em"}, "layout": {"width": "28em", "max_width": "95%"}}
         start = self.config.model.get("latent_dim", 1)
         self.latent_dim = ui.IntSlider(start, 1, max(64, start), description="latent dimensions", **wide)
-        self.beta = ui.FloatLogSlider(1, min=-2, max=1.5, step=0.1, description="β", **wide)
-        self.lr = ui.FloatLogSlider(self.config.lr, min=-4, max=-1.5, step=0.1, readout_format=".1e",
+        beta, lr = self.config.objective.get("beta", 1.0), self.config.lr
+        self.beta = ui.FloatLogSlider(beta, min=-2, max=1.5, step=0.1, description="β", **wide)
+        top = max(-1.5, math.log10(lr))  # a slider would cut the run's own rate to its end
+        self.lr = ui.FloatLogSlider(lr, min=-4, max=top, step=0.1, readout_format=".1e",
                                     description="learning rate", **wide)  # fmt: skip
         self.steps = ui.IntSlider(steps, 20, 5000, 20, description="steps", **wide)
         self.go = ui.Button(description="Train", button_style="primary")

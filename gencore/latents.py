@@ -56,8 +56,9 @@ class Gaussian(nn.Module):
             raise ValueError(f"A Gaussian in {z.shape[1]} dimensions needs more codes than {len(z)}.")
         fitted = cls(z.shape[1])
         fitted.mean.copy_(z.mean(0))
-        cov = torch.atleast_2d(z.T.cov(correction=0)) + 1e-9 * torch.eye(z.shape[1])
-        fitted.tril.copy_(_packed(torch.linalg.cholesky(cov)))
+        cov = torch.atleast_2d(z.T.cov(correction=0))
+        least = 1e-9 * cov.diagonal().max().clamp_min(1)  # where codes do not vary, it is singular
+        fitted.tril.copy_(_packed(torch.linalg.cholesky(cov + least * torch.eye(len(cov)))))
         return fitted
 
     def sample(self, n, generator=None):

@@ -4,8 +4,8 @@ All figures are equally wide, so that their lettering is equally large on a page
 same opaque paper, which reads well on a light page and on a dark one. Nothing here touches pyplot
 or the reader's own matplotlib settings, and matplotlib is imported when a figure is drawn.
 
-A model family keeps its colour and its marker through the whole book. The colours stay apart
-under the three colour-blindnesses, and have at least 3:1 contrast to the paper.
+A model family, the data and a loss term keep their colour and marker through the whole book. The
+colours stay apart under the three colour-blindnesses, and have at least 3:1 contrast to the paper.
 """
 
 import io
@@ -19,9 +19,9 @@ import torch
 COLOURS = {
     "real": "#33322e", "pca": "#95917a", "ae": "#287b7c", "vae": "#5680fc", "gan": "#ea6830",
     "aae": "#7a5cb9", "avb": "#870863", "vaegan": "#995d15", "glo": "#335115",
-    "prior": "#bf6012", "rec": "#215e44", "gmm": "#8539a7",
+    "prior": "#bf6012", "rec": "#215e44", "gmm": "#8539a7", "kl": "#bf6012", "loss": "#5680fc",
 }  # fmt: skip
-MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv", strict=True))
+MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^o", strict=True))
 CYCLE = ("vae", "gan", "ae", "aae", "vaegan", "glo", "avb", "pca")  # for labels of no family
 CLASSES = (
     "#6d9ef2", "#c74b22", "#408971", "#9262b8", "#b2984a",

@@ -195,10 +195,14 @@ def _advance(step, batches, index, rates, schedule, steps):
     batches.step = index
     terms = step(next(batches))
     if not isinstance(terms, dict) or not all(isinstance(v, (int, float)) for v in terms.values()):
+        kinds = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else ""
         raise TypeError(
             f"A step should return {{term: number}}, each with .item(); "
-            f"{type(step).__module__}.{type(step).__name__} returned {terms!r}."
+            f"{type(step).__module__}.{type(step).__name__} returned a {type(terms).__name__} {kinds}."
         )
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise Diverged(f"the term {name} became {value}")
     return terms
 
 

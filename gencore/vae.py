@@ -3,6 +3,7 @@
 Kingma & Welling (2014), "Auto-Encoding Variational Bayes", arXiv:1312.6114; Rezende, Mohamed &
 Wierstra (2014). Everything is per image and in nats: likelihoods are summed over pixels, never
 averaged, because the bound compares them with a KL divergence that is summed over dimensions.
+The functions that the chapters write out check nothing: their shapes are those of the docstrings.
 
 Left out on purpose: conditional and hierarchical models, normalising flows, free bits.
 """
@@ -72,6 +73,8 @@ class Model(nn.Module):
         super().__init__()
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood is {likelihood!r}; it can be 'bernoulli' or 'gaussian'.")
+        if sigma != "optimal" and not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+            raise ValueError(f"sigma is {sigma!r}; it can be a positive number or 'optimal'.")
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = nets.Encoder(latent_dim, channels, size, width)
         self.decoder = nets.Decoder(latent_dim, channels, size, width)
