@@ -37,6 +37,7 @@ def read_npz(file, most):
     """
     parts = "train", "test"
     wanted = [f"{part}_{what}" for part in parts for what in ("images", "labels")]
+    _check_file(file)
     damaged = "{file} is damaged ({error}): delete it and get it again."
     with _sentences(file, damaged), np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] if key in archive.files else None for key in wanted}
@@ -46,6 +47,11 @@ def read_npz(file, most):
         if arrays[key] is not None:
             arrays[key] = _check_labels(arrays[key], len(images), most, f"{file}: the array {key}")
     return arrays
+
+
+def _check_file(file):
+    if not file.is_file():  # to open a pipe would wait for ever
+        raise DataError(f"{file} is no file: remove it.")
 
 
 def _check_images(images, what):
@@ -87,7 +93,8 @@ def read_folder(folder):
 
     All have one size. C is 1 for grey pictures, 3 for coloured ones. Pictures stand upright as
     their EXIF mark says, 16-bit values are scaled to 8, and transparent pixels lie on white paper.
-    Hidden files and folders are passed over. Raises DataError with the name of the file that cannot be used.
+    Hidden files and folders are passed over. Raises DataError with the name of a file that cannot
+    be used.
     """
     arrays = []
     for file in _files(folder):
@@ -99,8 +106,12 @@ def read_folder(folder):
             )
         arrays.append(array)
     if len(arrays) < FEWEST:
-        raise DataError(f"{folder} holds {len(arrays)} images; at least {FEWEST} are needed.")
-    return np.stack(arrays)
+        raise DataError(
+            f"{folder} holds {len(arrays)} images ({', '.join(ENDINGS)}); at least {FEWEST} are "
+            "needed."
+        )
+    with _sentences(folder, "{file} cannot be used ({error})."):
+        return np.stack(arrays)
 
 
 def _files(folder):
@@ -109,14 +120,13 @@ def _files(folder):
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
         if file.suffix.lower() not in ENDINGS or hidden or file.is_dir():
             continue
-        if not file.is_file():  # to open a pipe would wait for ever
-            raise DataError(f"{file} is no file: remove it.")
         yield file
 
 
 def _read(file):
     from PIL import Image
 
+    _check_file(file)
     with (
         _sentences(file, "{file} is not a readable image ({error})."),
         warnings.catch_warnings(action="ignore"),

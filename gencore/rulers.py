@@ -30,9 +30,10 @@ def features(images, ruler, resize=False):
     if len(found) != 4 or not all(found) or (found[1:] != shape and not resize):
         raise ValueError(f"The {ruler} classifier takes images (n, *{shape}), not {found}.")
     parts = []
-    for rows in blocks(len(images)):
-        x = _resized(torch.from_numpy(to_float64(images[rows])).float(), shape)
-        parts.append(net.features(x.to(device)).cpu().double())
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # all of float32, as on a CPU
+        for rows in blocks(len(images)):
+            x = _resized(torch.from_numpy(to_float64(images[rows])).float(), shape)
+            parts.append(net.features(x.to(device)).cpu().double())
     return torch.cat(parts).numpy()
 
 

@@ -69,7 +69,7 @@ def _private_folder():
 
 
 def runs_dir():
-    """The folder of published artefacts: `$GENCORE_RUNS`, the checkout's `book/runs`, or the cache."""
+    """The folder of published runs: `$GENCORE_RUNS`, the checkout's `book/runs`, or the cache."""
     if folder := os.environ.get("GENCORE_RUNS"):
         return Path(os.path.expanduser(folder))
     local = CHECKOUT / "book" / "runs"

@@ -490,6 +490,12 @@ def test_a_pipe_is_no_picture(tmp_path):
         data.load(tmp_path)
 
 
+def test_a_pipe_is_no_dataset(own_data, tmp_path):
+    os.mkfifo(tmp_path / "data" / "mnist.npz")
+    with pytest.raises(data.DataError, match="mnist.npz is no file"):
+        data.load("mnist")
+
+
 def png_header(width, height):
     """A PNG of one bit a pixel that says how large it is, and holds almost nothing."""
 
@@ -558,12 +564,14 @@ def test_every_byte_of_a_picture_flipped_is_a_picture_or_one_sentence(tmp_path):
 
 def test_five_pictures_are_too_few(tmp_path):
     save_images(tmp_path, 5)
-    with pytest.raises(data.DataError, match=r"^.* holds 5 images; at least 10 are needed\.$"):
+    with pytest.raises(
+        data.DataError, match=r"^.* holds 5 images \(\.png.*\); at least 10 are needed\.$"
+    ):
         data.load(tmp_path)
 
 
 def test_a_bad_folder_is_one_sentence(tmp_path):
-    with pytest.raises(data.DataError, match="holds 0 images; at least 10"):
+    with pytest.raises(data.DataError, match="holds 0 images .*; at least 10"):
         data.load(tmp_path)
     save_images(tmp_path, 12)
     buffer = io.BytesIO()

@@ -479,6 +479,23 @@ def test_features_leave_the_network_and_the_gradients_alone(toy_classifier):
     assert np.allclose(first, alone, atol=1e-5)  # no batch statistics
 
 
+def test_features_are_computed_in_float32_whatever_the_accelerator_likes(
+    monkeypatch, toy_classifier
+):
+    seen, plain = [], classifier.Model.features
+
+    def features(net, x):
+        seen.append((x.dtype, torch.backends.cudnn.allow_tf32, torch.is_autocast_enabled("cpu")))
+        return plain(net, x)
+
+    before = torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(classifier.Model, "features", features)
+    monkeypatch.setenv("GENCORE_PRECISION", "bfloat16")
+    metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
+    assert seen == [(torch.float32, False, False)]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
