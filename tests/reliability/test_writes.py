@@ -152,7 +152,7 @@ def test_kill_at_each_system_call_of_a_save(tmp_path, forks, first, keep):
     seen = here.recv()
     child.join()
     assert isinstance(seen, list), seen
-assert len(seen) > 15 and seen[0] == "old" and seen[-1] == "new"
+    assert len(seen) > 15 and seen[0] == "old" and seen[-1] == "new"
     if first != "leftovers":
         assert seen == sorted(seen, reverse=True), "one call switches, and for good"
     names = ["pair.json", "pair.safetensors", "warm.json", "warm.safetensors"]
