@@ -44,7 +44,7 @@ def device():
     try:
         chosen = torch.device(choice)
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"GENCORE_DEVICE is {choice!r}, which cannot be used here ({reason}); it can be cpu, "
@@ -164,7 +164,8 @@ def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant,
     history, window = {} if history is None else history, Window()
     parts = {**step.parts, "window": window}
     start = checkpoints.resume(checkpoint, parts, history) if checkpoint else 0
-    rates = [(group, group.setdefault("initial_lr", group["lr"])) for group in _groups(step)]
+    for group in _groups(step):
+        group.setdefault("initial_lr", group["lr"])
     began, due = time.perf_counter(), time.monotonic() + FIRST_CHECKPOINT
     kept = None
     for index in range(start, steps):
@@ -172,9 +173,9 @@ def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant,
             kept = index, checkpoints.capture(step.parts)
         clock = time.perf_counter(), time.process_time()
         try:
-            terms = _advance(step, batches, index, rates, schedule, steps)
+            terms = _advance(step, batches, index, schedule, steps)
         except Diverged as error:
-            whole = _rewind(step, batches, index, rates, schedule, steps, kept)
+            whole = _rewind(step, batches, index, schedule, steps, kept)
             raise Diverged(
                 f"Training diverged at step {index + 1}: {error}. All weights are those of step "
                 f"{whole}; lower the learning rate or look at this step's batch."
@@ -188,10 +189,10 @@ def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant,
             due = time.monotonic() + CHECKPOINT_SECONDS
 
 
-def _advance(step, batches, index, rates, schedule, steps):
+def _advance(step, batches, index, schedule, steps):
     """Do step number `index`, counted from 0, and return its terms."""
-    for group, rate in rates:
-        group["lr"] = rate * schedule(index, steps)
+    for group in _groups(step):  # looked up each time: to restore an optimiser makes new ones
+        group["lr"] = group["initial_lr"] * schedule(index, steps)
     batches.step = index
     terms = step(next(batches))
     if not isinstance(terms, dict) or not all(isinstance(v, (int, float)) for v in terms.values()):
@@ -206,7 +207,7 @@ def _advance(step, batches, index, rates, schedule, steps):
     return terms
 
 
-def _rewind(step, batches, index, rates, schedule, steps, kept):
+def _rewind(step, batches, index, schedule, steps, kept):
     """Bring all parts to where they were before the step `index` that broke, and say which step it is.
 
     A step may have changed some of its networks before another diverged. So everything goes back to
@@ -216,7 +217,7 @@ def _rewind(step, batches, index, rates, schedule, steps, kept):
     checkpoints.restore(step.parts, *state)
     try:
         for again in range(first, index):
-            _advance(step, batches, again, rates, schedule, steps)
+            _advance(step, batches, again, schedule, steps)
     except Diverged:  # a step that does not repeat itself: the copy is the last that is known whole
         checkpoints.restore(step.parts, *state)
         return first

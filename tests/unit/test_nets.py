@@ -1,14 +1,9 @@
-"""nets: shapes, sizes, and updates that cannot spoil the weights."""
+"""nets: shapes, sizes, and the format of their matrix products in training and outside it."""
 
-import math
-from copy import deepcopy as copy_of
-
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
-from gencore import nets
+from gencore import ae, classifier, data, nets, train, vae
 
 SIZES = [(1, 28), (3, 32), (1, 8)]
 
@@ -22,9 +17,6 @@ def test_shapes(channels, size, latent_dim):
         assert net(x).shape == (5, heads, latent_dim)
     z = torch.randn(5, latent_dim)
     assert nets.Decoder(latent_dim, channels, size, width=4)(z).shape == x.shape
-    classifier = nets.Classifier(channels, size, width=4).eval()
-    assert classifier.features(x).shape == (5, 64) and classifier(x).shape == (5, 10)
-    assert torch.equal(classifier(x), classifier.head(classifier.features(x)))
 
 
 def encoder_size(d, c, s, w, heads):
@@ -96,165 +88,161 @@ def test_every_pixel_is_seen_and_painted():
     assert (images[0] != images[1]).all()
 
 
-# update
+@pytest.mark.parametrize("size", [0, 2, 30, 27])
+@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder])
+def test_a_side_that_cannot_be_halved_twice_is_refused(network, size):
+    with pytest.raises(ValueError, match=f"its side must be a multiple of 4; it is {size}"):
+        network(2, size=size)
 
 
-@pytest.fixture
-def small():
-    """A linear net with Adam, after three good steps: (net, optimiser)."""
+def test_the_device_of_a_model_is_that_of_what_it_holds():
+    assert nets.device_of(torch.nn.Linear(1, 1, device="meta")).type == "meta"
+    assert nets.device_of(torch.nn.BatchNorm1d(2, affine=False).to("meta")).type == "meta"
+    assert nets.device_of(torch.nn.ReLU()) == torch.device("cpu")
+
+
+# mixed precision
+
+
+@pytest.fixture(params=["bfloat16", "where it pays"])
+def half(request, monkeypatch):
+    """Networks that compute in bfloat16 in training: because somebody says so, or the hardware."""
+    if request.param == "bfloat16":
+        monkeypatch.setenv("GENCORE_PRECISION", "bfloat16")
+    else:
+        monkeypatch.delenv("GENCORE_PRECISION", raising=False)
+        monkeypatch.setattr(nets, "bfloat16_pays", lambda kind: kind == "cpu")
+
+
+def networks():
+    """{name: (network, its input)} of each network whose forward is mixed."""
     torch.manual_seed(0)
-    net = torch.nn.Linear(4, 3)
-    optimiser = torch.optim.Adam(net.parameters(), 0.01)
-    for _ in range(3):
-        nets.update(optimiser, net(torch.randn(5, 4)).square().sum())
-    return net, optimiser
+    x, z = torch.rand(16, 1, 28, 28), torch.randn(16, 5)
+    return {"encoder": (nets.Encoder(5), x), "decoder": (nets.Decoder(5), z),
+            "classifier": (classifier.Model(width=8), x)}  # fmt: skip
 
 
-def bits(net, optimiser):
-    slots = [v for state in optimiser.state.values() for v in state.values()]
-    return [t.detach().clone().numpy().tobytes() for t in (*net.parameters(), *slots)]
+def in_float32(network, x):
+    """The forward without its decorator, by autograd: (what it returns, gradients)."""
+    for p in network.parameters():
+        p.grad = None
+    out = type(network).forward.__wrapped__(network, x)
+    out.square().sum().backward()
+    return out.detach(), [p.grad.clone() for p in network.parameters()]
 
 
-def test_update_is_one_step_of_the_optimiser_on_this_loss_alone(small):
-    net, optimiser = small
-    copy = torch.nn.Linear(4, 3)
-    copy.load_state_dict(net.state_dict())
-    other = torch.optim.Adam(copy.parameters(), 0.01)
-    other.load_state_dict(copy_of(optimiser.state_dict()))
-    x = torch.randn(5, 4)
-    for _ in range(2):  # the second shows gradients that were left over from the first
-        nets.update(optimiser, net(x).exp().sum())
-        other.zero_grad()
-        copy(x).exp().sum().backward()
-        other.step()
-    assert bits(net, optimiser) == bits(copy, other)
+NAMES = ["encoder", "decoder", "classifier"]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_update_refuses_what_is_not_finite_and_leaves_every_bit(small, bad):
-    net, optimiser = small
-    before = bits(net, optimiser)
-    x = torch.randn(5, 4)
-    x[2, 1] = bad
-    with pytest.raises(nets.Diverged, match="the gradient became (nan|inf) "):
-        nets.update(optimiser, net(x).square().sum())
-    assert bits(net, optimiser) == before
-    nets.update(optimiser, net(torch.randn(5, 4)).square().sum())  # and it can go on
-    after = bits(net, optimiser)
-    assert after != before and all(np.isfinite(np.frombuffer(b, np.float32)).all() for b in after)
+@pytest.mark.parametrize("name", NAMES)
+def test_training_computes_in_bfloat16_and_gives_float32_back(half, name):
+    """The error is that of numbers with 8 bits: more than float32's, less than some per cent."""
+    network, x = networks()[name]
+    network.train()
+    exact, gradients = in_float32(network, x)
+    for p in network.parameters():
+        p.grad = None
+    out = network(x)
+    assert out.dtype == torch.float32 and out.requires_grad
+    error = (out.detach() - exact).norm() / exact.norm()
+    assert 2**-11 < error < 2**-4, "about 2^-9"
+    out.square().sum().backward()
+    for p, expected in zip(network.parameters(), gradients, strict=True):
+        assert p.dtype == p.grad.dtype == torch.float32
+        assert torch.isfinite(p.grad).all()
+    found = torch.cat([p.grad.flatten() for p in network.parameters()])
+    exact = torch.cat([gradient.flatten() for gradient in gradients])
+    assert 2**-11 < (found - exact).norm() / exact.norm() < 0.1
 
 
-def test_one_bad_number_among_many_is_found(small):
-    net, optimiser = small
-    before = bits(net, optimiser)
-    spoil = torch.zeros(3, 4)
-    spoil[2, 3] = math.nan
-    net.weight.register_hook(lambda grad: grad + spoil)
-    with pytest.raises(nets.Diverged, match=r"loss 2"):
-        nets.update(optimiser, (net.weight * 0 + net.bias.sum() * 0).sum() + 2)
-    assert bits(net, optimiser) == before
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_does_not_depend_on_the_precision(half, name):
+    network, x = networks()[name]
+    plain = type(network).forward.__wrapped__
+    network.eval()
+    assert torch.equal(network(x), plain(network, x)), "with gradients, too"
+    with torch.no_grad():
+        assert torch.equal(network(x), plain(network, x))
+        if name != "classifier":  # in training its batch norms have other statistics
+            network.train()
+            assert torch.equal(network(x), plain(network, x)), "without gradients"
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(x), plain(network, x))
 
 
-def test_diverged_is_an_arithmetic_error():
-    assert issubclass(nets.Diverged, ArithmeticError)
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_is_left_alone(half, name):
+    network, x = networks()[name]
+    network, x = network.double().train(), x.double()
+    out = network(x)
+    assert out.dtype == torch.float64 and torch.equal(out, type(network).forward.__wrapped__(network, x))
 
 
-# augmentation
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_is_what_it_would_be_without_the_decorator(monkeypatch, name):
+    monkeypatch.setenv("GENCORE_PRECISION", "float32")
+    monkeypatch.setattr(nets, "bfloat16_pays", lambda kind: True)
+    network, x = networks()[name]
+    assert torch.equal(network(x), type(network).forward.__wrapped__(network, x))
 
 
-def test_augment_shifts_and_mirrors_and_changes_no_value():
-    """Each result is one of the 2 x 9 x 9 crops of the reflected image, found by brute force."""
-    n, pad, size = 300, 4, 8
-    x = torch.rand(n, 3, size, size)
-    got = nets.augment(x, torch.Generator().manual_seed(0), pad)
-    assert got.shape == x.shape
-    seen = set()
-    for image, result in zip(x, got, strict=True):
-        crops = {}
-        for flip in (False, True):
-            wide = F.pad(image.flip(2) if flip else image, (pad,) * 4, mode="reflect")
-            for top in range(2 * pad + 1):
-                for left in range(2 * pad + 1):
-                    crop = wide[:, top : top + size, left : left + size]
-                    crops[crop.contiguous().numpy().tobytes()] = flip, top, left
-        seen.add(crops[result.contiguous().numpy().tobytes()])
-    flips, tops, lefts = zip(*seen, strict=True)
-    assert set(flips) == {False, True}
-    assert set(tops) == set(lefts) == set(range(2 * pad + 1)), (
-        "every shift comes, in both directions"
-    )
-    assert len(seen) > 100, "rows, columns and mirror are drawn independently"
+def test_the_precision_is_the_one_asked_for_or_what_the_hardware_pays_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nets, "bfloat16_pays", lambda kind: asked.append(kind) or kind == "cuda")
+    for choice, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        monkeypatch.setenv("GENCORE_PRECISION", choice)
+        assert nets.precision("cpu") == nets.precision("cuda") == expected and not asked
+    for unset in (True, False):
+        monkeypatch.delenv("GENCORE_PRECISION") if unset else monkeypatch.setenv("GENCORE_PRECISION", "")
+        assert nets.precision("cuda:1") == torch.bfloat16 and nets.precision("cpu") == torch.float32
+    assert asked == ["cuda", "cpu"] * 2
 
 
-def test_augment_draws_from_its_generator_alone():
-    x = torch.rand(20, 1, 8, 8)
-
-    def make(seed):
-        return nets.augment(x, torch.Generator().manual_seed(seed))
-
-    assert torch.equal(make(1), make(1)) and not torch.equal(make(1), make(2))
-    keep = x.clone()
-    state = torch.get_rng_state()
-    make(3)
-    assert torch.equal(x, keep) and torch.equal(torch.get_rng_state(), state)
+@pytest.mark.parametrize("value", ["float16", "bf16", "Float32", "32", " "])
+def test_another_precision_is_refused_in_one_sentence(monkeypatch, value):
+    monkeypatch.setenv("GENCORE_PRECISION", value)
+    with pytest.raises(ValueError, match=f"GENCORE_PRECISION is '{value}'; it can be float32 or bfloat16") as caught:
+        nets.precision("cpu")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="GENCORE_PRECISION"):
+        nets.Decoder(2, size=8, width=2)(torch.zeros(1, 2))
 
 
-# the classifier's step
+def test_bfloat16_pays_where_there_are_units_for_it(monkeypatch):
+    ask = nets.bfloat16_pays.__wrapped__
+    for has, expected in (({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({"avx512_bf16": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert ask("cpu") is expected
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: calls.append(options) or True)
+    assert ask("cuda") is True and calls == [{"including_emulation": False}]
+    assert ask("mps") is False and ask("xpu") is False
 
 
-def test_classifier_step_is_label_smoothed_cross_entropy_with_nesterov_sgd(mini):
-    def build():
+@pytest.mark.parametrize("paper", [vae, ae, classifier])
+def test_objectives_weights_and_optimiser_states_stay_in_float32(half, paper, mini, monkeypatch):
+    losses, update = [], train.update
+    monkeypatch.setattr(train, "update", lambda optimiser, loss: losses.append(loss) or update(optimiser, loss))
+    torch.manual_seed(0)
+    model = paper.Model(width=4) if paper is classifier else paper.Model(2, width=4)
+    step = paper.Step(model)
+    for batch, _ in zip(data.batches(mini, 32), range(3), strict=False):
+        step(batch)
+    assert [loss.dtype for loss in losses] == [torch.float32] * 3
+    states = [v for slots in step.optimiser.state.values() for v in slots.values() if v is not None]
+    tensors = [*model.parameters(), *(p.grad for p in model.parameters()), *states]
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float32}
+
+
+def test_bfloat16_learns_what_float32_learns(mini, monkeypatch):
+    """40 steps on the same batches: the bounds agree far more closely than they have moved."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setenv("GENCORE_PRECISION", precision)
         torch.manual_seed(0)
-        return nets.Classifier(width=2)
-
-    x, y = mini.images[:32].float() / 255, mini.labels[:32]
-    model, reference = build(), build()
-    step = nets.ClassifierStep(model, lr=0.1)
-    for _ in range(2):
-        losses = step((x, y))
-    velocity = {}
-    for _ in range(2):
-        logits = reference(x)
-        log_p = logits.log_softmax(1)
-        target = torch.full_like(log_p, 0.05 / 10)
-        target[torch.arange(32), y] += 0.95
-        loss = -(target * log_p).sum(1).mean()
-        reference.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for p in reference.parameters():  # Sutskever et al. (2013) in torch's form
-                grad = p.grad + 5e-4 * p
-                velocity[p] = 0.9 * velocity[p] + grad if p in velocity else grad
-                p -= 0.1 * (grad + 0.9 * velocity[p])
-    assert losses["loss"] == pytest.approx(loss.item(), rel=1e-4)
-    assert losses["accuracy"] == (logits.argmax(1) == y).float().mean().item()
-    for p, q in zip(model.parameters(), reference.parameters(), strict=True):
-        assert torch.allclose(p, q, atol=1e-5)
-
-
-def test_a_classifier_learns_a_rule(mini):
-    torch.manual_seed(0)
-    x, y = mini.images[:64].float() / 255, mini.labels[:64]
-    step = nets.ClassifierStep(nets.Classifier(width=4), lr=0.05, augmented=False)
-    history = [step((x, y)) for _ in range(50)]
-    assert history[0]["accuracy"] < 0.4 and history[-1]["accuracy"] > 0.8
-    assert history[-1]["loss"] < history[0]["loss"] / 2
-
-
-def test_weights_are_rounded_as_they_are_stored():
-    """Packed and unpacked, a state is what was measured: half, or 8 bits for a big matrix."""
-    big, small = torch.randn(500, 1000), torch.randn(30, 40)
-    state = {"big": big, "small": small, "count": torch.tensor(3)}
-    half = nets.packed(state)
-    assert {k: v.dtype for k, v in half.items()} == {
-        "big": torch.float16, "small": torch.float16, "count": torch.int64}  # fmt: skip
-    assert torch.equal(nets.packed(state, exact=True)["big"], big)
-    eight = nets.packed(state, eight_bits=True)
-    assert eight["big"].dtype == torch.int8 and eight["small"].dtype == torch.float16
-    measured = nets.rounded(big, eight_bits=True)
-    step = big.abs().amax(1, keepdim=True) / 127
-    assert ((measured - big).abs() <= 0.5 * step + 0.1 * step).all() and not torch.equal(measured, big)
-    assert torch.equal(nets.unpacked(eight)["big"], measured)
-    assert torch.equal(nets.rounded(measured, eight_bits=True), measured)
-    empty = torch.zeros(500, 1000)
-    assert torch.equal(nets.rounded(empty, eight_bits=True), empty)
+        step = vae.Step(vae.Model(4, width=4), lr=3e-3)
+        batches = data.batches(mini, 64, seed=1)
+        found[precision] = [step(next(batches))["loss"] for _ in range(40)]
+    moved = found["float32"][0] - found["float32"][-1]
+    gap = [abs(a - b) for a, b in zip(*found.values(), strict=True)]
+    assert moved > 20 and max(gap) < 0.05 * moved and found["float32"] != found["bfloat16"]
