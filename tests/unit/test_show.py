@@ -13,8 +13,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
+from scipy import stats
 
-from gencore import show, style
+from gencore import catalogue, show, style
 
 HISTORY = {"step": [50, 100, 150], "loss": [3.0, 2.0, 1.0], "kl": [1.0, 2.0, 2.5]}
 
@@ -60,13 +61,13 @@ def texts(figure):
     return [t.get_text() for ax in figure.axes for t in ax.texts]
 
 
-class Plane:
+class Plane(torch.nn.Module):
     """A decoder that writes its code into the image, so that a figure's codes can be read."""
 
     latent_dim = 2
 
-    def encode(self, x):
-        return x.flatten(1)[:, :2], None
+    def infer(self, x, generator=None):
+        return x.flatten(1)[:, :2]
 
     def decode(self, z):
         return torch.special.ndtr(z)[:, :, None, None].mean(1, keepdim=True).expand(-1, 1, 8, 8)
@@ -100,7 +101,7 @@ def test_titles():
 
 def test_signed_images_put_zero_in_white_and_signs_in_two_colours():
     ramp = torch.tensor([-4.0, 0.0, 4.0]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
-    minus, zero, plus = style.pixels(ramp, signed=True)[:, 0, 0].astype(int)
+    minus, zero, plus = style.to_uint8(ramp, signed=True)[:, 0, 0].astype(int)
     assert zero.min() > 240
     assert minus[0] > minus[2] + 50 and plus[2] > plus[0] + 20  # orange and violet
 
@@ -147,6 +148,20 @@ def test_manifold_lays_the_quantiles_of_the_prior_out(tiles):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
 
 
+def test_the_manifolds_marks_stand_at_the_quantiles_and_it_is_five_inches_wide(tiles):
+    figure = show.manifold(Plane(), n=10)
+    ax, picture = figure.axes[0], figure.axes[0].images[0].get_array()
+    side = picture.shape[0]
+    assert picture.shape[:2] == (side, side), "no gaps, square"
+    marks = [-1.5, -1, -0.5, 0, 0.5, 1, 1.5]
+    assert [float(label.get_text().replace("−", "-")) for label in ax.get_xticklabels()] == marks
+    assert ax.get_xticklabels()[0].get_text() == ax.get_yticklabels()[0].get_text() == "−1.5"
+    expected = stats.norm.cdf(marks) * side
+    assert ax.get_xticks() == pytest.approx(expected, rel=1e-5)
+    assert ax.get_yticks() == pytest.approx(side - expected, rel=1e-5), "upwards"
+    assert side / figure.sharp_dpi == pytest.approx(5, abs=0.01)
+
+
 def test_interpolation_meets_its_ends_and_keeps_the_norm_on_the_sphere():
     class Record(Plane):
         def decode(self, z):
@@ -162,6 +177,31 @@ def test_interpolation_meets_its_ends_and_keeps_the_norm_on_the_sphere():
     torch.testing.assert_close(arc[[0, -1]], torch.eye(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(arc.norm(dim=1), torch.ones(5))
     assert texts(figure) == ["straight line", "on the sphere", "in pixels"]
+
+
+def test_interpolation_goes_from_the_first_image_to_the_second_in_all_three_ways(tiles):
+    """Codes (1, 0) and (0, 3): the path's first part is near the first, and its length grows evenly."""
+
+    class Record(Plane):
+        def decode(self, z):
+            seen.append(z)
+            return super().decode(z)
+
+    seen = []
+    x0, x1 = torch.zeros(2, 1, 1, 8, 8)
+    x0[0, 0, 0, 0], x1[0, 0, 0, 1], x1[0, 0, 4, 4] = 1, 0.9, 1
+    model = Record()
+    model.infer = lambda x: torch.tensor([[1.0, 0.0]]) if torch.equal(x, x0) else torch.tensor([[0.0, 3.0]])
+    found = tiles(show.interpolation(model, x0, x1, n=4)).reshape(3, 4, 8, 8, 3)
+    line, arc = seen
+    t = torch.linspace(0, 1, 4)
+    torch.testing.assert_close(line, torch.stack([1 - t, 3 * t], 1))
+    torch.testing.assert_close(arc.norm(dim=1), 1 + 2 * t)
+    angle = torch.atan2(arc[:, 1], arc[:, 0])
+    torch.testing.assert_close(angle, t * torch.pi / 2, atol=1e-4, rtol=0)
+    mixed = found[2, :, 4, 4, 0] / 255
+    np.testing.assert_allclose(mixed, t, atol=1 / 255)
+    np.testing.assert_allclose(found[2, :, 0, 0, 0] / 255, 1 - t, atol=1 / 255)
 
 
 # Charts
@@ -233,9 +273,9 @@ def test_histograms_are_densities_over_common_bins():
     assert "here" in [t.get_text() for t in ax.texts]
 
 
-def test_plane_draws_points_deviations_and_diagonals_of_one_sum():
+def test_rate_distortion_draws_points_deviations_and_diagonals_of_one_sum():
     points = {"d = 2": ((6.0, 0.5), (140.0, 1.0)), "d = 4": (10.0, 115.0), "d = 5": (10.1, 114.0)}
-    ax = show.plane(points).axes[0]
+    ax = show.rate_distortion(points).axes[0]
     assert ax.containers[0].lines[0].get_xydata().tolist() == [[6, 140], [10, 115], [10.1, 114]]
     across, up = (c.get_segments()[0] for c in ax.containers[0].lines[2])
     assert across[:, 0].tolist() == [5.5, 6.5] and up[:, 1].tolist() == [139, 141]
@@ -246,17 +286,41 @@ def test_plane_draws_points_deviations_and_diagonals_of_one_sum():
 
 
 def test_latent_map_names_each_class_at_its_median():
+    """Skewed clouds, so that the mean stands elsewhere."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(10), 20)
-    mu = rng.normal(size=(200, 2)) * 0.1 + 3 * np.stack([np.cos(labels), np.sin(labels)], 1)
+    mu = rng.exponential(size=(200, 2)) ** 2 * 0.5 + 60 * np.stack([np.cos(labels), np.sin(labels)], 1)
     ax = show.latent_map(torch.tensor(mu), torch.tensor(labels)).axes[0]
     places = {t.get_text(): t.get_position() for t in ax.texts}
     for c in range(10):
-        np.testing.assert_allclose(places[str(c)], np.median(mu[labels == c], 0), atol=0.05)
+        median, mean = np.median(mu[labels == c], 0), mu[labels == c].mean(0)
+        np.testing.assert_allclose(places[str(c)], median, atol=1e-9)
+        assert np.hypot(*(median - mean)) > 0.1
     assert [p.radius for p in ax.patches] == [1, 2]
-    points = ax.collections[0]
-    assert len(points.get_offsets()) == 200
-    assert {to_hex(c) for c in points.get_facecolors()} == set(style.CLASSES)
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 12])
+def test_each_point_of_a_map_has_the_colour_of_its_own_class(n):
+    """More than ten classes begin again with the first colour."""
+    rng = np.random.default_rng(0)
+    mu, labels = rng.normal(size=(200, 2)), rng.integers(0, n, 200)
+    points = show.latent_map(mu, labels).axes[0].collections[0]
+    drawn = {tuple(at): to_hex(c) for at, c in zip(points.get_offsets().data, points.get_facecolors(), strict=True)}
+    assert drawn == {tuple(at): style.CLASSES[label % 10] for at, label in zip(mu, labels, strict=True)}
+
+
+def test_no_class_of_a_map_lies_on_top():
+    labels = np.repeat([0, 1], 100)
+    points = show.latent_map(np.random.default_rng(0).normal(size=(200, 2)), labels).axes[0].collections[0]
+    last = [to_hex(c) for c in points.get_facecolors()[-50:]]
+    assert 10 < last.count(style.CLASSES[0]) < 40
+
+
+def test_a_map_takes_the_names_of_the_classes_by_their_numbers():
+    mu = np.array([[0.0, 0.0], [5.0, 5.0], [9.0, 0.0]])
+    ax = show.latent_map(mu, [2, 0, 2], ["cat", "dog", "frog"]).axes[0]
+    places = {t.get_text(): t.get_position() for t in ax.texts}
+    assert places["cat"] == (5, 5) and places["frog"] == (4.5, 0) and "dog" not in places
 
 
 def test_names_of_classes_that_coincide_are_moved_apart():
@@ -303,7 +367,8 @@ def oklab(c):
                                     [0.0259040371, 0.7827717662, -0.8086757660]]).T  # fmt: skip
 
 
-FAMILIES = [name for name in show.COLOURS if name not in ("prior", "rec", "gmm")]
+OTHERS = ("prior", "rec", "gmm", "kl", "loss")  # densities and terms of an objective
+FAMILIES = [name for name in show.COLOURS if name not in OTHERS]
 
 
 @pytest.mark.parametrize("sight", SIGHT)
@@ -312,6 +377,7 @@ FAMILIES = [name for name in show.COLOURS if name not in ("prior", "rec", "gmm")
     [
         ([show.COLOURS[n] for n in FAMILIES], 0.085),
         ([show.COLOURS[n] for n in ("real", "pca", "ae", "vae", "prior", "rec", "gmm")], 0.095),
+        ([show.COLOURS[n] for n in ("loss", "rec", "kl")], 0.095),
         (style.CLASSES, 0.1),
     ],
 )
@@ -332,12 +398,56 @@ def test_contrast_to_the_paper():
     assert len(set(zip(show.COLOURS.values(), style.MARKERS.values(), strict=True))) == len(show.COLOURS)
 
 
+SERIES = {  # each kind of chart with two series: the colours of its marks, in order
+    "curves": lambda a, b: [line.get_color() for line in show.curves(HISTORY | {a: [1, 2, 3], b: [3, 2, 1]}, [a, b]).axes[0].lines],
+    "errorbars": lambda a, b: [
+        c.lines[0].get_color() for c in show.errorbars([1, 2], {a: ([1, 2], None), b: ([2, 1], None)}, "", "").axes[0].containers],
+    "bars": lambda a, b: [p.get_facecolor() for p in show.bars({a: 1.0, b: 2.0}, "", "").axes[0].patches],
+    "histogram": lambda a, b: [
+        p.get_edgecolor() for p in show.histogram({a: [1, 2], b: [2, 3]}, "").axes[0].patches if not p.get_fill()],
+    "rate": lambda a, b: [
+        c.lines[0].get_color() for c in show.rate_distortion({a: {"x": (1, 2)}, b: {"y": (2, 1)}}).axes[0].containers],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chart", SERIES)
+def test_a_model_the_data_and_a_term_keep_their_colour_wherever_and_beside_whatever_they_stand(chart):
+    names = list(show.COLOURS)
+    for a, b in zip(names, names[1:] + names[:1], strict=True):
+        for pair in ((a, b), (b, a), ("anything", a)):
+            found = [to_hex(colour) for colour in SERIES[chart](*pair)]
+            expected = [show.COLOURS.get(name) for name in pair]
+            assert all(e in (None, f) for f, e in zip(found, expected, strict=True)), pair
+
+
+def test_a_label_takes_the_colour_of_the_family_it_is_said_to_be_of():
+    for index in range(9):
+        assert style.colour_and_marker("samples", index, {"samples": "prior"})[0] == show.COLOURS["prior"]
+        assert style.colour_and_marker("kl", index) == (show.COLOURS["kl"], style.MARKERS["kl"])
+        assert style.colour_and_marker("x", index, {"x": "#123456"})[0] == "#123456"
+
+
+def test_terms_that_papers_share_have_a_colour():
+    """A term of one paper alone may take the next of the cycle: no other figure can contradict it."""
+    papers = {id(conf.paper): conf.paper for conf in catalogue.runs().values()}.values()
+    named = [term for paper in papers for term in paper.TERMS]
+    shared = {term for term in named if named.count(term) > 1}
+    assert {"loss", "rec", "kl"} <= shared <= set(show.COLOURS)
+    drawing = {catalogue.short_name(paper) for paper in papers if hasattr(paper.Model, "decode")}
+    assert drawing - {"linear", "encoder"} <= set(show.COLOURS), "those two are VAEs"
+
+
+def test_a_colour_that_is_used_twice_means_two_things_that_meet_in_no_figure():
+    twice = {frozenset(n for n in show.COLOURS if show.COLOURS[n] == colour) for colour in show.COLOURS.values()}
+    assert {pair for pair in twice if len(pair) > 1} == {frozenset({"prior", "kl"}), frozenset({"vae", "loss"})}
+
+
 def sample_figures():
     return {
         "grid": show.grid(noise(16)), "rows": show.rows({"a": noise(8)}), "manifold": show.manifold(Plane(), 5),
         "curves": show.curves(HISTORY, ["loss", "kl"]), "bars": show.bars([1.0, 2.0], "x", "y"),
         "errorbars": show.errorbars([1, 2], {"vae": ([1, 2], [1, 1])}, "x", "y", floor=1),
-        "histogram": show.histogram({"real": [1.0, 2.0]}, "x"), "plane": show.plane({"a": (1, 2)}),
+        "histogram": show.histogram({"real": [1.0, 2.0]}, "x"), "rate": show.rate_distortion({"a": (1, 2)}),
         "latent_map": show.latent_map(np.eye(2), [0, 1]), "compare": show.compare(np.eye(2), np.eye(2)),
     }  # fmt: skip
 
@@ -389,6 +499,9 @@ show.numbers(a=1)
         (-103.94, "−103.9"), (12.345678, "12.35"), (0.98712, "0.987"), (0.012345, "0.0123"), (60000.4, "60,000"),
         (1.234e-6, "1.23e−06"), (float("nan"), "nan"), (np.float32(2.5), "2.500"), (torch.tensor(3), "3"),
         ((12.345, 0.41), "12.3 ± 0.4"), ((12.345, 0.123), "12.35 ± 0.12"), ((1234.5, 56.0), "1,234 ± 56"),
+        ((1.0, float("nan")), "1.000"), ((1.0, float("inf")), "1.000"), ((1.0, 0.0), "1.000"), ((2.0, -1.0), "2.000"),
+        ((float("nan"), 0.5), "nan ± 0.5"), (float("inf"), "inf"), (-float("inf"), "−inf"), (("x", None), "x"),
+        ((0.0, 0.0), "0"), ((1e9, 1e-9), "1,000,000,000"), ((torch.tensor(1.0), torch.tensor(float("nan"))), "1.000"),
         ((12.345, None, 1), "12.35"), ((12.345, 0.41, 3), "12.3 ± 0.4"), ((-85.2, 2.0), "−85 ± 2"),
     ],
 )  # fmt: skip
@@ -403,38 +516,20 @@ def test_numbers_outside_a_notebook_print_an_aligned_table(capsys):
 
 @pytest.fixture(scope="module")
 def executed():
-    """A notebook that was executed: two numbers and a figure."""
+    """A notebook that was executed: a table of numbers and a figure."""
     book = nbformat.v4.new_notebook()
     book.cells = [
-        nbformat.v4.new_markdown_cell("# Page\n\nRate {glue:text}`rate-d10`, {glue:text}`n`, {glue:text}`minus`."),
         nbformat.v4.new_code_cell('from gencore import show\nshow.numbers({"rate-d10": (16.2, 0.5)}, n=60_000, minus=-2.5)'),
         nbformat.v4.new_code_cell('show.bars([1.0, 2.0], "x", "y")'),
     ]
-    book.cells[2].metadata["mystnb"] = {"image": {"alt": "Two bars."}, "figure": {"caption": "A caption.", "name": "fig-two"}}
     return NotebookClient(book, timeout=120, kernel_name="python3").execute()
 
 
-def test_a_notebook_holds_one_picture_and_hidden_records(executed):
-    printed, *records = executed.cells[1].outputs
-    assert printed.text.split() == "rate-d10 16.2 ± 0.5 n 60,000 minus −2.500".split()
-    prefix = "application/papermill.record/"
-    assert [set(r.data) for r in records] == [{prefix + "text/plain"}] * 3
-    names = [r.metadata["scrapbook"] for r in records]
-    assert names == [{"name": n, "mime_prefix": prefix} for n in ("rate-d10", "n", "minus")]
-    (output,) = executed.cells[2].outputs
+def test_a_notebook_holds_one_table_that_records_its_numbers_and_one_picture(executed):
+    (table,) = executed.cells[0].outputs
+    assert table.output_type == "display_data" and set(table.data) == {"text/plain"}
+    assert table.data["text/plain"].splitlines() == ["rate-d10  16.2 ± 0.5", "n         60,000", "minus     −2.500"]
+    assert table.metadata == {"gencore": {"numbers": {"rate-d10": "16.2 ± 0.5", "n": "60,000", "minus": "−2.500"}}}
+    (output,) = executed.cells[1].outputs
     assert set(output.data) == {"image/png", "text/plain"}
     assert output.metadata["image/png"] == {"width": 704}
-
-
-def test_myst_finds_the_numbers_and_shows_nothing_else(executed, tmp_path):
-    pytest.importorskip("myst_nb")
-    nbformat.write(executed, tmp_path / "index.ipynb")
-    (tmp_path / "conf.py").write_text('project = "t"\nextensions = ["myst_nb"]\nnb_execution_mode = "off"\n')
-    command = [sys.executable, "-m", "sphinx", "-n", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    spans = [part.split("</span>")[0] for part in page.split('<span class="pasted-text">')[1:]]
-    assert spans == ["16.2 ± 0.5", "60,000", "−2.500"]
-    assert page.count('class="cell_output') == 2 and page.count("<img") == 1
-    assert 'alt="Two bars."' in page and "papermill" not in page and "width: 704px" in page
