@@ -7,7 +7,6 @@ file or the new one. Whatever else can go wrong is one sentence, StoreError or C
 import contextlib
 import hashlib
 import json
-import math
 import os
 import secrets
 import stat
@@ -147,19 +146,13 @@ def json_bytes(value):
 def read_json(path):
     """Read a JSON file; one that is damaged, or holds what `write_json` refuses, raises Corrupt."""
     try:
-        value = json.loads(read_bytes(path), parse_float=_finite, parse_constant=_finite)
-        json_bytes(value)  # finds half characters, which no file can hold
+        value = json.loads(read_bytes(path))
+        json_bytes(value)  # finds NaN, infinities and half characters, which JSON cannot hold
         return value
     except (ValueError, RecursionError) as error:
         raise Corrupt(
             f"{path} is not valid JSON ({error}): delete it and train or download again."
         ) from None
-
-
-def _finite(text):
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"the number {text[:40]}")
-    return value
 
 
 def read_bytes(path):
