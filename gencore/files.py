@@ -139,14 +139,16 @@ def write_json(path, value):
 
 
 def json_bytes(value):
+    """`value` as indented JSON: the bytes of a file. Raises ValueError for NaN and infinities."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
 
 
 def read_json(path):
     """Read a JSON file; one that is damaged, or holds what `write_json` refuses, raises Corrupt."""
+    content = read_bytes(path)
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(content)
         json_bytes(value)  # finds NaN, infinities and half characters, which JSON cannot hold
         return value
     except (ValueError, RecursionError) as error:
