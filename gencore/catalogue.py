@@ -32,7 +32,7 @@ class Config:
     schedule: str = "cosine"  # a key of train.SCHEDULES
     quick: int = 600  # steps under the profile quick, at most
     half: bool = True  # weights are kept in half precision
-    least_live: float = 0.9  # share of live hidden units below which a run is not published
+    least_live: float = 0.9  # share of live units of the worst layer below which nothing is published
     seed: int = 0
     snapshots: int = 0  # how many there are along the way
 
@@ -47,6 +47,7 @@ def short_name(paper):
     return paper.__name__.rpartition(".")[2]
 
 
+FEWEST = 80  # of the reader's own images to train on
 MNIST = {"channels": 1, "size": 28}
 CIFAR = {"channels": 3, "size": 32}
 # These networks have a narrow ReLU layer in which many units never fire.
@@ -166,11 +167,18 @@ def needed(conf):
 def on_other_images(conf, path, name):
     """The experiment `conf` on another dataset, a folder of images or an `.npz`, under a new name.
 
-    Models that take `channels` and `size` get those of the images, which must be square then.
+    Models that take `channels` and `size` get those of the images, which must be square then. A
+    batch is no larger than the data. Raises ValueError for a run that draws no images, and for too
+    few of them to fit a density to their codes.
     """
-    shape = data.load(path).shape
+    images = data.load(path)
+    shape, n = images.shape, len(images.train)
+    if not hasattr(conf.paper.Model, "decode"):
+        raise ValueError(f"{conf.name} draws no images: choose a run that does, as vae-mnist-d10.")
+    if n < FEWEST:
+        raise ValueError(f"{path} has {n} images to train on; at least {FEWEST} are needed.")
     if "size" in conf.model and (len(shape) != 3 or shape[1] != shape[2]):
         raise ValueError(f"{path} has images of shape {shape} (C, H, W); they should be square.")
     found = {"channels": shape[0], "size": shape[-1], "shape": list(shape)}
     model = conf.model | {key: value for key, value in found.items() if key in conf.model}
-    return replace(conf, name=name, data=str(path), model=model)
+    return replace(conf, name=name, data=str(path), model=model, batch=min(conf.batch, n))

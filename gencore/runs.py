@@ -5,6 +5,7 @@ these runs; `python -m gencore train --all` makes all of them again. No function
 paper a run is of.
 """
 
+import contextlib
 import json
 import re
 import statistics
@@ -20,7 +21,8 @@ from gencore.catalogue import Config, config, seeds
 
 STEPS = {"quick": 600, "smoke": 8}  # at most so many in a profile; a run may have its own for quick
 SAMPLES = {"full": 10_000, "quick": 2_000, "smoke": 500}  # images in each set of an evaluation
-PROMISED = {"config": dict, "profile": str, "metrics": dict, "history": dict}
+PROMISED = {"config": dict, "profile": str, "metrics": dict, "history": dict, "used": dict}
+PROMISED |= {"config.name": str} | {f"config.{key}": dict for key in ("model", "objective", "uses")}
 STATES = ("ready", "stale", "damaged", "missing")
 
 
@@ -79,8 +81,9 @@ def summary(name, metric):
     values = []
     for each in repeated:
         found = metrics(each)
-        if metric not in found:
-            raise LookupError(f"{each} has no metric {metric!r}; it has {', '.join(found)}.")
+        if not isinstance(found.get(metric), (int, float)):
+            numbers = ", ".join(key for key, v in found.items() if isinstance(v, (int, float)))
+            raise LookupError(f"{each} has no number {metric!r}; it has {numbers}.")
         values.append(found[metric])
     sd = statistics.stdev(values) if len(values) > 1 else None
     return statistics.mean(values), sd, len(values)
@@ -104,7 +107,7 @@ def state(name):
 def is_repetition(name):
     """Whether a run is there for the error bars of another: its numbers are kept, its weights not."""
     base, _, seed = name.rpartition("-s")
-    return seed.isdigit() and base in catalogue.runs()
+    return seed.isdigit() and {name, base} <= catalogue.runs().keys()
 
 
 def _path(name, weights=True):
@@ -116,10 +119,14 @@ def _path(name, weights=True):
 
 def _described(path):
     meta = store.describe(path)
+    conf = meta.get("config") if isinstance(meta.get("config"), dict) else {}
+    found = {"used": {}, **meta}
+    found |= {f"config.{key}": conf.get(key, {}) for key in ("model", "objective", "uses")}
+    found |= {"config.name": conf.get("name")}
     for key, kind in PROMISED.items():
-        if not isinstance(meta.get(key), kind):
+        if not isinstance(found.get(key), kind) or key == "config.name" and found[key] != path.name:
             raise store.Corrupt(
-                f"{path}.json does not describe a run, for its {key!r} is {meta.get(key)!r:.40}: "
+                f"{path}.json does not describe a run, for its {key!r} is {found.get(key)!r:.40}: "
                 f"delete it and train or download again."
             )
     return meta
@@ -162,13 +169,15 @@ def get(name, retrain=False):
             f"`python -m gencore train {name}` makes it anew.",
             stacklevel=2,
         )
-    conf = catalogue.from_record(meta["config"])
     prefix = "snapshots."
     kept = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
-    model = _model(conf)
     try:
+        conf = catalogue.from_record(meta["config"])
+        model = _model(conf)
         model.load_state_dict(tensors)  # copied into float32, whatever the file holds
-    except RuntimeError as error:
+    except store.Corrupt:
+        raise  # it is that of a run which this one uses
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise store.Corrupt(f"{path} does not fit its own configuration: {reason}") from None
     conf = catalogue.runs().get(name, conf)
@@ -178,9 +187,16 @@ def get(name, retrain=False):
 def _model(conf):
     """The untrained model of a configuration, the same each time; no random state is touched."""
     used = {argument: get(name).model for argument, name in conf.uses.items()}
+    with _seeded(conf):
+        return conf.paper.Model(**used, **conf.model)
+
+
+@contextlib.contextmanager
+def _seeded(conf):
+    """New networks have the weights that the run's seed gives; the global state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(conf.seed)
-        return conf.paper.Model(**used, **conf.model)
+        yield
 
 
 def begin(conf, dataset):
@@ -191,7 +207,8 @@ def begin(conf, dataset):
     model = _model(conf).to(train.device())
     if hasattr(model, "priors"):
         evaluate.check(model, dataset)
-    return conf.paper.Step(model, dataset.train, lr=conf.lr, seed=conf.seed, **conf.objective)
+    with _seeded(conf):  # a step may have networks of its own: a discriminator
+        return conf.paper.Step(model, dataset.train, lr=conf.lr, seed=conf.seed, **conf.objective)
 
 
 def fresh(conf, checkpoint=None, progress=False):
@@ -267,17 +284,19 @@ def publish(what, progress=False):
             f"characters beside letters, digits, dots and hyphens."
         )
     for other in catalogue.needed(conf):
+        with contextlib.suppress(OSError):
+            store.artefact(other)  # the release may have it
         if state(other) != "ready":
             publish(other, progress)
     used = {other: describe(other)["sha256"] for other in conf.uses.values()}
     mark = store.sha256(json.dumps([conf.record(), used], sort_keys=True).encode())[:12]
     folder = store.cache_dir() / "checkpoints" / f"{conf.name}-{store.profile()}-{mark}"
     run = fresh(conf, folder, progress)
-    live = run.metrics.get("live_units", 1.0)
+    live = run.metrics.get("live_units_least", 1.0)
     if store.profile() == "full" and live < conf.least_live:
         raise ValueError(
-            f"{conf.name} is not published: only {live:.0%} of its hidden units ever fire, and "
-            f"{conf.least_live:.0%} should. Change the network, or its learning rate."
+            f"{conf.name} is not published: in one of its layers only {live:.0%} of the hidden units "
+            f"ever fire, and {conf.least_live:.0%} should. Change the network, or its learning rate."
         )
     save(run, used)
     checkpoint.remove(folder)

@@ -91,8 +91,8 @@ def migrate(name, old):
         print(f"  {key}: {before[key]} -> {numbers[key]}")
 
 
-def main(old):
-    for name in catalogue.runs():
+def main(old, *names):
+    for name in names or catalogue.runs():
         if (store.runs_dir() / f"{name}.json").exists():
             continue
         print(name, flush=True)
@@ -100,4 +100,4 @@ def main(old):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
