@@ -6,7 +6,7 @@ figure. After a change to one of them: python tools/refresh_figures.py
 
 import re
 
-from notebook_files import notebooks, read, write
+from notebook_files import ROOT, notebooks, read, write
 
 from gencore import explore
 
@@ -35,8 +35,9 @@ def live_outputs(notebook):
                 yield output["data"]
 
 
-def main():
-    for path in notebooks():
+def main(root=ROOT):
+    """Refresh the notebooks below a folder; those without a change are not written."""
+    for path in notebooks(root):
         notebook, count = read(path), 0
         for data in live_outputs(notebook):
             page = "".join(data["text/html"])

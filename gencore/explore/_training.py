@@ -167,7 +167,9 @@ def _panel(ax, panel, plain):
         ax.plot(at, [turned * v for v in values], dashes, color=colour, label=label, marker=marker)
     first = next(iter(panel.values()))
     if len(panel) > 1:
-        ax.legend(loc="upper right", bbox_to_anchor=(1, 1.3), ncols=2, columnspacing=1)
+        wide = sum(len(term["name"]) for term in panel.values()) > 30  # for one line
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1.1), ncols=1 if wide else len(panel),
+                  columnspacing=1)  # fmt: skip
         ax.set_title(first["unit"], loc="left")
     else:
         ax.set_title(", ".join(filter(None, (first["name"], first["unit"]))), loc="left")

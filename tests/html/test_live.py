@@ -9,6 +9,8 @@ import pytest
 from page_checks import parse
 from PIL import Image
 
+from gencore import explore
+
 NARROW = """() => [...document.querySelectorAll('.gencore-live, .gencore-live *')]
   .filter(n => n.checkVisibility() && n.getBoundingClientRect().width > 1
           && n.getBoundingClientRect().right > innerWidth + 1)
@@ -50,6 +52,12 @@ def test_each_is_named_and_the_page_has_one_module(live, whole):
             assert node.get("data-figure") and node.get("id"), name
         modules = [n for n in whole[name].all("script") if n.get("type") == "module"]
         assert len(modules) == 1, f"{name}: {len(modules)} module scripts"
+
+
+def test_a_page_carries_the_core_and_the_parts_of_its_own_figures(live, folder):
+    for name, nodes in live.items():
+        kinds = sorted({node.get("data-figure") for node in nodes})
+        assert (folder / name).read_text(encoding="utf-8").count(explore.script(*kinds)) == 1, name
 
 
 def test_first_picture_is_there_without_javascript(live, tab):

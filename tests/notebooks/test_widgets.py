@@ -58,10 +58,10 @@ def test_the_state_goes_both_ways(kernel, figure):
     client, comm = kernel(made)
     as_a_reader(client, comm, {"state": state})
     assert run(client, "print(figure.state)") == str(state)
-    run(client, f"figure.state = figure.state | {{'mark': 17}}; print()\nprint(1)")
+    run(client, "figure.state = figure.state | {'mark': 17}; print()\nprint(1)")
     assert client.widget_state[comm]["state"] == state | {"mark": 17}
     told = client.widget_state[comm]
-    assert told["spec"]["figure"] == figure and told["html"] and "export default" in told["_esm"]
+    assert told["spec"]["figure"] == figure and told["html"] and f"/* figure: {figure} */" in told["_esm"]
 
 
 def test_controls_follow_the_reader(kernel):

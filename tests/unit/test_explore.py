@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import refresh_figures
 import torch
+from notebook_files import read
 from PIL import Image
 from small_networks import Model, images, run, trained
 
@@ -101,6 +102,23 @@ def test_an_old_notebook_gets_the_present_script(figure):
     assert refresh_figures.refreshed(page) == page
     gone = first.replace('data-figure="', 'data-figure="gone')
     assert refresh_figures.refreshed(gone) == gone
+
+
+def test_only_what_is_old_in_a_notebook_is_written(tmp_path, capsys):
+    page = explore.interpolate(run()).page()
+    old = page.replace("export default", "export  default")
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": {"text/html": html.splitlines(True)}}
+               for html in (page, old)]  # fmt: skip
+    (tmp_path / "notebooks").mkdir()
+    for name, some in (("01-old", outputs), ("02-new", outputs[:1])):
+        notebook = {"cells": [{"cell_type": "code", "source": ["x"], "outputs": some}], "metadata": {}}
+        (tmp_path / f"notebooks/{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    refresh_figures.main(tmp_path)
+    assert capsys.readouterr().out == "01-old.ipynb: 1 figures refreshed\n"
+    notebook = read(tmp_path / "notebooks/01-old.ipynb")
+    assert ["".join(data["text/html"]) for data in refresh_figures.live_outputs(notebook)] == [page, page]
+    refresh_figures.main(tmp_path)
+    assert not capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- two files a figure
