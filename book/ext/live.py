@@ -78,10 +78,9 @@ def share(figures):
     taken, shared = Counter(), {}
     for html in figures:
         shared = parts(html) | shared
+    shared.pop("<style>", "")
     core = shared.pop("", "")
-    script = core + "".join(
-        f"/* figure: {name} */\n{text}" for name, text in sorted(shared.items()) if name != "<style>"
-    )
+    script = core + "".join(f"/* figure: {name} */\n{shared[name]}" for name in sorted(shared))
     figures = [unlike(html, taken) for html in figures]
     figures[1:] = [STYLE.sub("", html) for html in figures[1:]]
     figures[:-1] = [MODULE.sub("", html) for html in figures[:-1]]
