@@ -1,11 +1,14 @@
 """check: each planted mistake is found and named; what is right passes."""
 
+import io
 import math
+import re
+import sys
 
 import pytest
 import torch
 
-from gencore import check, runs, vae
+from gencore import catalogue, check, runs, store, vae
 
 MU, LOGVAR = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
 X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -64,14 +67,17 @@ MISTAKES = {
     "integers": (lambda x: total(x).long(), "dtype torch.int64 where torch.float32"),
     "no return": (lambda x: None, "is there a `return`"),
     "an exception": (lambda x: x.nothing, "it raised AttributeError"),
+    "a text": (lambda x: "12", "it is of type str, where numbers are expected"),
+    "a generator": (lambda x: (v for v in x), "it is of type generator, where numbers are expected"),
+    "an object": (lambda x: object(), "it is of type object, where numbers are expected"),
+    "a function": (lambda x: total, "it is of type function, where numbers are expected"),
+    "a list of texts": (lambda x: ["1"] * 6, "1 values are expected, not 6"),
     "in place": (lambda x: total(x.mul_(1) if x.zero_() is None else x), "changes its input number 1"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_is_found_and_named(name, capsys):
-    import re
-
     answer, words = MISTAKES[name]
     kept = X.clone()
     assert check.same(answer, total, X, hint="Look again.") is False
@@ -147,11 +153,37 @@ def test_no_cause_is_made_up(capsys):
     assert "Likely" not in verdict(capsys, False)
 
 
+def test_texts_and_other_answers_that_are_no_numbers_are_compared_as_they_are(capsys):
+    assert check.same(lambda: "sum", lambda: "sum")
+    verdict(capsys, True)
+    assert not check.same(lambda: "mean", lambda: "sum", hint="h")
+    assert verdict(capsys, False).endswith("'mean' where 'sum' is expected. Hint: h\n")
+    assert not check.same(lambda: 3, lambda: "sum")
+    assert not check.same(lambda: {"a": 1, "b": "x"}, lambda: {"a": 1, "b": "y"})
+    assert "'b': 'x' where 'y' is expected" in capsys.readouterr().out
+
+
+def test_ragged_lists_are_no_array(capsys):
+    assert not check.same(lambda: ([1.0, [2.0]], 1.0), lambda: ([1.0, 2.0], 1.0))
+    assert "value 1: it is of type list, where numbers are expected" in verdict(capsys, False)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+def test_a_terminal_of_few_letters_gets_a_verdict_still(encoding, monkeypatch):
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert check.number(-2.0, -2.0) and not check.number(-2.0, 3.0, 0.5)
+    terminal.flush()
+    lines = written.getvalue().decode(encoding).splitlines()
+    assert lines == ["OK: -2.000: expected -2.000.", "WRONG: -2.000: expected 3.000 ? 0.5."]
+
+
 @pytest.fixture
 def two_runs(monkeypatch):
     """Stand-ins for the artefacts: one metric with three seeds, one with a tiny deviation."""
     values = {"kl": (16.0, 0.5, 3), "elbo": (-104.0, 0.01, 3), "mse": (0.02, None, 1)}
-    monkeypatch.setattr(runs, "get", lambda name: runs.Run(name, None, None, dict.fromkeys(values), {}, {}))
+    monkeypatch.setattr(runs, "metrics", lambda name: dict.fromkeys(values))
     monkeypatch.setattr(runs, "summary", lambda name, metric: values[metric])
 
 
@@ -184,11 +216,32 @@ def test_band_names_the_nearest_metric(two_runs):
         check.band("vae-mnist-d10", "klx", 1.0)
 
 
-def test_band_against_a_published_run(published, monkeypatch, capsys):
-    ready = [name for name in runs.names() if name.startswith("vae-") and (published / f"{name}.json").exists()]
+@pytest.fixture
+def recorded(own_runs):
+    """Three descriptions of one run and its repetitions, whose weights nobody needs for a band."""
+    for name, elbo in (("vae-mnist-d2", -100.0), ("vae-mnist-d2-s1", -101.0), ("vae-mnist-d2-s2", -99.0)):
+        conf = catalogue.config(name)
+        meta = {"config": conf.record(), "profile": "full", "metrics": {"elbo": elbo, "kl_per_dim": [1.0]}}
+        store.save(own_runs / name, {"w": torch.zeros(1)}, {**meta, "history": {}}, keep=False)
+    return "vae-mnist-d2"
+
+
+def test_band_is_that_of_the_recorded_numbers_and_needs_no_weights(recorded, capsys):
+    """Mean -100, sd 1: ± 4."""
+    for value, passed in ((-100.0, True), (-103.9, True), (-104.1, False), (-95.9, False), (-96.1, True)):
+        assert check.band(recorded, "elbo", value) is passed
+        assert "−104.0 to −96.00 (seeds: 3)" in verdict(capsys, passed)
+    with pytest.raises(KeyError, match="no metric 'Elbo'; the nearest: elbo"):
+        check.band(recorded, "Elbo", -100.0)
+
+
+def test_a_published_run_is_inside_its_own_band(published, monkeypatch, capsys):
+    repeated = [name for name in catalogue.runs() if name.endswith("-s1")]
+    ready = [name[:-3] for name in repeated if (published / f"{name}.json").exists()]
     if not ready:
-        pytest.skip("no artefact in book/runs yet")
+        pytest.skip("no repeated run in book/runs yet")
     monkeypatch.setenv("GENCORE_RUNS", str(published))
-    value = runs.get(ready[0]).metrics["elbo"]
-    if all((published / f"{name}.json").exists() for name in runs.seeds(ready[0])):
-        assert check.band(ready[0], "elbo", value)
+    for name in ready:
+        mean, sd, n = runs.summary(name, "elbo")
+        assert n >= 2 and check.band(name, "elbo", mean) and not check.band(name, "elbo", 2 * mean)
+        assert check.band(name, "elbo", runs.metrics(name)["elbo"])
