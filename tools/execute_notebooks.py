@@ -157,7 +157,7 @@ def save(path, notebook):
 
 
 def problems(path, profile, numbers=False):
-    """Execute one notebook (or only quote its numbers) and replace the file; yields what is wrong."""
+    """Execute one notebook, or only quote its numbers, and replace the file; yields problems."""
     notebook = nbformat.read(path, as_version=4)
     if not numbers:
         if found := list(lacking(notebook, profile)):

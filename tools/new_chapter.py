@@ -173,8 +173,8 @@ def main(arguments):
         return str(error)
     print(
         f"notebooks/{name}.ipynb is there, and in _toc.yml, README.md and book/intro.md.\n"
-        "Write what says TODO (in the notebook, and its stop in book/intro.md), name the runs that\n"
-        'it loads in the notebook\'s metadata ("gencore": {"runs": ["vae-mnist-d*"]}), then\n'
+        "Write what says TODO (in the notebook, and its stop in book/intro.md), name the runs\n"
+        'that it loads in the notebook\'s metadata ("gencore": {"runs": ["vae-mnist-d*"]}), then\n'
         f"  .venv/bin/python tools/execute_notebooks.py {name[:2]}\n"
         "  .venv/bin/python -m pytest tests/project"
     )

@@ -1,7 +1,7 @@
 """Notebooks as files: read, write, the hash of a cell, the marks in its text, the list of chapters.
 
-A number in the prose stands between two comments, `<!--n:elbo-->−104.7<!--/n-->`, which no front end
-shows. `show.numbers(elbo=...)` records the value; `fill` writes it there.
+A number in the prose stands between two comments that no front end shows, as in
+`<!--n:elbo-->−104.7<!--/n-->`. `show.numbers(elbo=...)` records the value; `fill` writes it there.
 """
 
 import hashlib
@@ -68,6 +68,6 @@ def recorded(notebook):
 
 
 def fill(text, values):
-    """The text with each marked number as it was recorded; a mark without a record stays as it is."""
+    """The text with each marked number as recorded; a mark without a record stays as it is."""
     write = lambda found: f"<!--n:{found[1]}-->{values.get(found[1], found[2])}<!--/n-->"  # noqa: E731
     return NUMBER.sub(write, text)

@@ -18,7 +18,9 @@ from pybtex.database import parse_file
 
 HEADINGS = "Data Model Objective Train Evaluate Show Exercises Summary References".split()
 OPTIONAL = "When it fails"  # after Show; else it stands inside Evaluate
-SECTION = re.compile(r"(?:^<small>(?P<step>[^<>\n]+)</small>\n\n)?^(?P<marks>#+) (?P<title>.+)$", re.M)
+SECTION = re.compile(
+    r"(?:^<small>(?P<step>[^<>\n]+)</small>\n\n)?^(?P<marks>#+) (?P<title>.+)$", re.M
+)
 COLUMNS = 88
 LONGEST = 3500  # words of a chapter up to its exercises; 2,000 are enough for most
 MIMES = re.compile(r"text/plain|image/png")
@@ -191,7 +193,10 @@ def bibliography():
     for key, entry in parse_file(str(ROOT / "book/refs.bib"), "bibtex").entries.items():
         person, fields = entry.persons["author"][0], entry.fields
         name = " ".join(map(str, person.rich_prelast_names + person.rich_last_names))
-        places = [fields.get("url"), f"https://doi.org/{fields['doi']}" if "doi" in fields else None]
+        places = [
+            fields.get("url"),
+            f"https://doi.org/{fields['doi']}" if "doi" in fields else None,
+        ]
         places += [f"https://arxiv.org/abs/{fields['eprint']}"] if "eprint" in fields else []
         for place in filter(None, places):
             found[address(place)] = name, fields["year"], fields["title"], key
@@ -285,7 +290,9 @@ def figures(notebook):
     problems, seen = [], set()
     for number, cell in enumerate(code(notebook), 1):
         if "figure" in cell["metadata"].get("mystnb", {}) and recorded({"cells": [cell]}):
-            problems.append(f"cell {number} shows a table and a figure, under one caption: split it")
+            problems.append(
+                f"cell {number} shows a table and a figure, under one caption: split it"
+            )
         if not (found := images(cell)):
             continue
         if len(found) > 1:

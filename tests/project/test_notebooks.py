@@ -13,7 +13,7 @@ import new_chapter
 import numpy as np
 import pytest
 import stamp_repository
-from notebook_files import ROOT, chapters, fill, notebooks, read, recorded, sha256
+from notebook_files import ROOT, chapters, fill, notebooks, read, sha256
 from PIL import Image
 
 from gencore import explore
@@ -61,7 +61,9 @@ def test_every_paper_is_linked_or_cited():
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md")]
     texts = pages + [text for path in notebooks() for text in lint.markdown(read(path))]
     linked = {lint.address(url) for text in texts for _, url, _ in lint.links(text)}
-    cited = set(re.findall(r"\w+", " ".join(re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", "".join(pages)))))
+    cited = set(
+        re.findall(r"\w+", " ".join(re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", "".join(pages))))
+    )
     entries = lint.bibliography()
     known = {entry[3] for place, entry in entries.items() if place in linked} | cited
     assert known == {entry[3] for entry in entries.values()}
@@ -69,7 +71,9 @@ def test_every_paper_is_linked_or_cited():
 
 def test_two_spellings_of_one_address():
     assert lint.address("http://arxiv.org/pdf/1312.6114v10.pdf") == "arxiv.org/abs/1312.6114"
-    assert lint.address("https://dx.doi.org/10.1/A%28b%29") == lint.address("https://doi.org/10.1/a(b)")
+    assert lint.address("https://dx.doi.org/10.1/A%28b%29") == lint.address(
+        "https://doi.org/10.1/a(b)"
+    )
 
 
 # ---------------------------------------------------------------- the rules themselves can fail
@@ -149,9 +153,13 @@ def page(text, figure=None):
     """A live figure, or what pretends to be one, in the first code cell."""
 
     def plant(nb):
-        nb["cells"][1]["outputs"].append({"output_type": "display_data", "data": {"text/html": text}})
+        nb["cells"][1]["outputs"].append(
+            {"output_type": "display_data", "data": {"text/html": text}}
+        )
         nb["cells"][1]["metadata"]["mystnb"] = {
-            "figure": {"caption": "Noise, to be dragged.", "name": "fig"} if figure is None else figure
+            "figure": {"caption": "Noise, to be dragged.", "name": "fig"}
+            if figure is None
+            else figure
         }
 
     return plant
@@ -165,7 +173,10 @@ DEFECTS = {
         lint.headings,
         source(lambda s: s.replace("## Train", "Train")),
     ),
-    "a title without a step": (lint.headings, source(lambda s: s.replace("<small>Objective</small>", ""))),
+    "a title without a step": (
+        lint.headings,
+        source(lambda s: s.replace("<small>Objective</small>", "")),
+    ),
     "an unknown step": (lint.headings, source(lambda s: s.replace("<small>Obj", "<small>Ob"))),
     "a step far from its title": (
         lint.headings,
@@ -200,15 +211,20 @@ DEFECTS = {
     "a number that nobody recorded": (lint.numbers, source(lambda s: s.replace("n:x", "n:y"))),
     "a name with two numbers": (
         lint.numbers,
-        lambda nb: nb["cells"][3]["outputs"].insert(
-            0, {"metadata": {"gencore": {"numbers": {"x": "0"}}}, "data": {}}
-        )
-        or nb["cells"].insert(2, nb["cells"].pop(3)),
+        lambda nb: (
+            nb["cells"][3]["outputs"].insert(
+                0, {"metadata": {"gencore": {"numbers": {"x": "0"}}}, "data": {}}
+            )
+            or nb["cells"].insert(2, nb["cells"].pop(3))
+        ),
     ),
     "half a mark": (lint.numbers, source(lambda s: s.replace("<!--/n-->", ""))),
     "a mark with blanks": (lint.numbers, source(lambda s: s.replace("<!--n:x-->", "<!-- n:x -->"))),
     "a mark begins a line": (lint.numbers, source(lambda s: s.replace("by <!--", "by\n<!--"))),
-    "a mark begins a list item": (lint.numbers, source(lambda s: s.replace("by <!--", "by\n\n- <!--"))),
+    "a mark begins a list item": (
+        lint.numbers,
+        source(lambda s: s.replace("by <!--", "by\n\n- <!--")),
+    ),
     "a mark begins a quote": (lint.numbers, source(lambda s: s.replace("by <!--", "by\n\n> <!--"))),
     "a mark in code": (lint.numbers, source(lambda s: s.replace("by <!--", "`by <!--") + "`")),
     "a mark in a formula": (lint.numbers, source(lambda s: s.replace("by <!--", "$b <!--") + "$")),
@@ -217,13 +233,22 @@ DEFECTS = {
         source(lambda s: s.replace("# Title", "# T <!--n:x-->1<!--/n-->")),
     ),
     "a typed measurement": (lint.numbers, source(lambda s: s + " 1.5 ± 0.2")),
-    "a paper without an entry": (lint.papers, source(lambda s: s.replace("1511.01844", "1511.01845"))),
+    "a paper without an entry": (
+        lint.papers,
+        source(lambda s: s.replace("1511.01844", "1511.01845")),
+    ),
     "another year": (lint.papers, source(lambda s: s.replace("[2016]", "[2015]"))),
     "another author": (lint.papers, source(lambda s: s.replace("Theis et al.", "Thies et al."))),
-    "another author in a link": (lint.papers, source(lambda s: s.replace("[Pearson 1", "[Person 1"))),
+    "another author in a link": (
+        lint.papers,
+        source(lambda s: s.replace("[Pearson 1", "[Person 1")),
+    ),
     "another title": (lint.papers, source(lambda s: s.replace("[On lines", "[Of lines"))),
     "another year in the list": (lint.papers, source(lambda s: s.replace("(1901)", "(1902)"))),
-    "another author in the list": (lint.papers, source(lambda s: s.replace("Higgins et", "Higgs et"))),
+    "another author in the list": (
+        lint.papers,
+        source(lambda s: s.replace("Higgins et", "Higgs et")),
+    ),
     "stderr": (lint.outputs, output(output_type="stream", name="stderr", text="warning")),
     "an error": (lint.outputs, output(output_type="error", ename="E", evalue="", traceback=[])),
     "html": (lint.outputs, output(output_type="display_data", data={"text/html": "<script>"})),
@@ -313,7 +338,9 @@ def test_numbers_are_written_where_the_marks_are():
     assert fill(text, {"x": "−2.0 ± 0.1", "y": "3"}) == done
     notebook = good()
     assert execute_notebooks.quote(notebook) == [] and notebook == good()
-    source(lambda s: s.replace("n:x-->1", "n:x-->7").replace("words of", "<!--n:y-->7<!--/n-->", 1))(notebook)
+    source(
+        lambda s: s.replace("n:x-->1", "n:x-->7").replace("words of", "<!--n:y-->7<!--/n-->", 1)
+    )(notebook)
     assert execute_notebooks.quote(notebook) == ["y"]
     assert "<!--n:x-->1<!--/n-->" in notebook["cells"][0]["source"]
 

@@ -33,7 +33,9 @@ def test_card_and_first_cell(chapter_path, chapter):
     )
 
 
-@pytest.mark.parametrize("repo", [stamp.PLACEHOLDER, FORK, "https://github.com/someone-else/a-course"])
+@pytest.mark.parametrize(
+    "repo", [stamp.PLACEHOLDER, FORK, "https://github.com/someone-else/a-course"]
+)
 def test_the_first_cell_fits_on_the_screen(repo):
     lines = stamp.first_cell(repo).splitlines()
     assert len(lines) <= 5 and max(map(len, lines)) <= 88
