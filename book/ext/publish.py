@@ -95,7 +95,7 @@ def shortened(text, limit=158):
 
 def prose(node):
     """The text of a paragraph as a reader sees it; a formula loses its dollars and commands."""
-    text = node.astext()
+    text = re.sub(r"<!--.*?-->", "", node.astext())  # the marks of numbers
     for formula in node.findall(nodes.math):
         plain = re.sub(r"\\(?:mathbf|mathrm|text|mathcal)\b|[{}]", "", formula.astext())
         text = text.replace(formula.astext(), plain)
@@ -211,6 +211,14 @@ def contents(env):
     return parts
 
 
+def printed_by(output):
+    """What an output says in words: a stream, or a table of numbers."""
+    if output["output_type"] == "stream":
+        return "".join(output["text"])
+    recorded = "numbers" in output.get("metadata", {}).get("gencore", {})
+    return "".join(output["data"]["text/plain"]) + "\n" if recorded else ""
+
+
 def notebook_text(notebook):
     """A notebook as Markdown: its prose, its code, and what the code printed."""
     parts = []
@@ -220,8 +228,7 @@ def notebook_text(notebook):
             parts.append(source)
         elif cell["cell_type"] == "code":
             parts.append(f"```python\n{source}\n```")
-            streams = [o["text"] for o in cell["outputs"] if o["output_type"] == "stream"]
-            printed = "".join("".join(text) for text in streams).strip()
+            printed = "".join(printed_by(output) for output in cell["outputs"]).strip()
             parts += [f"```text\n{printed}\n```"] if printed else []
             options = cell["metadata"].get("mystnb", {})
             if caption := options.get("figure", {}).get("caption"):

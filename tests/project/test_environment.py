@@ -52,7 +52,7 @@ def test_dependencies_are_those_that_are_imported():
             elif isinstance(node, ast.ImportFrom):
                 found.add(node.module.split(".")[0])
     third = found - set(sys.stdlib_module_names) - {"gencore"}
-    # Offered where they are there: show.numbers glues with myst_nb and IPython, neither is needed.
+    # Offered where they are there: show.numbers asks for IPython only inside a notebook.
     third -= {"IPython", "myst_nb"}
     names = {Requirement(line).name for line in PROJECT["dependencies"]}
     assert third == {IMPORTS.get(name, name) for name in names}
