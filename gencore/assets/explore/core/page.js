@@ -112,7 +112,7 @@ function sharp(node, aspect = 1) {
 }
 
 /** Call `move(x, y, first)` with places in [0, 1] while a pointer is held down on a node. */
-function dragged(node, move, end = () => {}) {
+function dragged(node, move) {
   const place = (event, first) => {
     const box = node.getBoundingClientRect(), clip = (at) => Math.max(0, Math.min(1, at));
     move(clip((event.clientX - box.left) / box.width), clip((event.clientY - box.top) / box.height), first);
@@ -125,7 +125,5 @@ function dragged(node, move, end = () => {}) {
     place(event, true);
   });
   node.addEventListener("pointermove", (event) => held && place(event, false));
-  for (const name of ["pointerup", "pointercancel"]) {
-    node.addEventListener(name, () => { if (held) { held = false; end(); } });
-  }
+  for (const name of ["pointerup", "pointercancel"]) node.addEventListener(name, () => { held = false; });
 }
