@@ -11,7 +11,8 @@ from importlib import metadata
 import gencore
 from gencore import catalogue, data, nets, runs, store, train
 
-EXPECTED = (ValueError, LookupError, OSError, MemoryError, train.Diverged)  # one sentence, no traceback
+# What is wrong with the data, the disk, the settings or a paper's step is one sentence.
+EXPECTED = (ValueError, LookupError, OSError, MemoryError, TypeError, train.Diverged)
 
 
 def main(arguments=None):

@@ -16,7 +16,7 @@ from torch import nn
 from gencore import data, latents, metrics, nets
 
 CHUNK = 1000  # images in memory at a time
-MOST_BYTES = 4_000_000_000  # what one call of `sample` may return
+MOST_BYTES = 1_000_000_000  # what one call of `sample` may return
 SNAPSHOT_BYTES = 600_000  # what the pictures of all snapshots of a run may take
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh)
 
@@ -133,7 +133,8 @@ def distances(model, dataset, n=10_000):
         if what == next(iter(model.priors)):
             values |= metrics.prdc(target, features)
             if dataset.centres is not None:
-                values |= metrics.modes(images, dataset.centres)
+                found = metrics.modes(images, dataset.centres)
+                values |= {"modes_kl" if key == "kl" else key: v for key, v in found.items()}
     return values
 
 
@@ -159,7 +160,7 @@ def health(model, dataset, n=1000):
 
     def watch(module, inputs, output):
         over = [axis for axis in range(output.ndim) if axis != 1]
-        now = output.detach().amax(over) > 0
+        now = (output.detach().amax(over) > 0).cpu()
         fired[module] = fired.get(module, torch.zeros_like(now)) | now
 
     for module in model.modules():
