@@ -78,5 +78,5 @@ def _reconstruction_term(model, images):
     device, terms = nets.device_of(model), []
     for chunk in images.split(1000):
         x = data.to_unit(chunk.to(device))
-        terms.append(bernoulli_log_likelihood(x, model.decoder(model.encode(x))).double().cpu())
+        terms.append(bernoulli_log_likelihood(x, model.decoder(model.encode(x))).cpu().double())
     return torch.cat(terms).mean().item()

@@ -112,7 +112,7 @@ def _parts(value):
 def _numbers(value):
     """A tensor of what was returned, or None if it is no number, array or list of numbers."""
     try:
-        return torch.as_tensor(value).detach()
+        return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         return None
 

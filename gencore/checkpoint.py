@@ -28,11 +28,19 @@ def restore(parts, tensors, outline):
     for name, part in parts.items():
         state = _rebuilt(outline[name], tensors)
         if isinstance(part, torch.Generator):
-            part.set_state(state)
+            _wind(part, state)
         else:
             part.load_state_dict(state)
         if isinstance(part, torch.optim.Optimizer):
             _lay_out(part)
+
+
+def _wind(generator, state):
+    """Set a generator; each kind of device has states of its own, which others cannot take."""
+    try:
+        generator.set_state(state)
+    except RuntimeError:
+        print(f"A checkpoint of another kind of device than {generator.device}: noise begins anew.")
 
 
 def _state(part):

@@ -128,8 +128,9 @@ def _fold(layers, norm):
         raise TypeError("explore.js can fold batch norm only into the layer right before it.")
     before, one = layers[-1], torch.ones(norm.num_features)
     gain, shift = (one, 0 * one) if norm.weight is None else (norm.weight, norm.bias)
-    scale = (gain / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
-    middle, shift = norm.running_mean.double().numpy(), shift.detach().double().numpy()
+    scale = (gain.cpu() / (norm.running_var.cpu() + norm.eps).sqrt()).detach().double().numpy()
+    middle = norm.running_mean.cpu().double().numpy()
+    shift = shift.detach().cpu().double().numpy()
     axes = (1, -1, 1, 1) if before["op"] == "deconv" else (-1,) + (1,) * (before["weight"].ndim - 1)
     before["weight"] = before["weight"] * scale.reshape(axes)
     before["bias"] = (before["bias"] - middle) * scale + shift

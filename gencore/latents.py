@@ -122,7 +122,7 @@ class Mixture(nn.Module):
 
 def _checked(z):
     """Codes (N, d) as finite float64 on the CPU."""
-    z = torch.as_tensor(z).detach().double().cpu()
+    z = torch.as_tensor(z).detach().cpu().double()
     if z.ndim != 2 or not len(z) or not torch.isfinite(z).all():
         raise ValueError(f"A density is fitted to finite codes (N, d), not to shape {tuple(z.shape)}.")
     return z

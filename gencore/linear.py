@@ -128,7 +128,7 @@ class Step:
 def measure(model, dataset, n):
     """The exact bound of the training images and the optimum of probabilistic PCA; nats per image."""
     mean, cov = moments(dataset.train.images)
-    model = model.double().cpu()
+    model = model.cpu().double()
     with torch.no_grad():
         bound = elbo(model, mean, cov).item()
     _, sigma2, optimum = ppca(mean, cov, model.latent_dim)

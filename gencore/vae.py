@@ -199,8 +199,8 @@ def bounds(model, images):
         x = data.to_unit(chunk.to(device))
         mu, logvar = model.encode(x)
         z = reparameterise(mu, logvar, generator)
-        parts.append(model.log_likelihood(x, z).double().cpu())
-        kls.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double().cpu())
+        parts.append(model.log_likelihood(x, z).cpu().double())
+        kls.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).cpu().double())
         mus.append(mu.cpu())
     rec, kl = torch.cat(parts).mean().item(), torch.cat(kls).mean(0)
     some, k = images[: max(1, len(images) // 10)], 100 if len(images) >= 10_000 else 10
@@ -216,4 +216,4 @@ def bounds(model, images):
 def _mean_iwae(model, images, k, generator):
     device = nets.device_of(model)
     chunks = (data.to_unit(chunk.to(device)) for chunk in images.split(100))
-    return torch.cat([iwae(model, x, k, generator) for x in chunks]).double().mean().item()
+    return torch.cat([iwae(model, x, k, generator) for x in chunks]).cpu().double().mean().item()
