@@ -43,7 +43,8 @@ def same(answer, reference, *inputs, hint=""):
         if isinstance(before, torch.Tensor) and not torch.equal(before, after):
             return _verdict(False, f"{name}: it changes its input number {i} in place.", hint)
     if got.keys() != expected.keys():
-        return _verdict(False, f"{name}: {len(expected)} values are expected, not {len(got)}.", hint)
+        wrong = f"{name}: {len(expected)} values are expected, not {len(got)}."
+        return _verdict(False, wrong, hint)
     for which, value in expected.items():
         if problem := _difference(got[which], value, inputs):
             return _verdict(False, f"{name}{which}: {problem}", hint)
@@ -59,7 +60,8 @@ def number(answer, expected, tolerance=0.0, unit="", hint=""):
     except (TypeError, ValueError):
         return _verdict(False, f"{answer!r} is not a number; expected {about}.", hint)
     passed = abs(value - expected) <= tolerance + 1e-6 * abs(expected)
-    cause = "" if passed else _cause(value, torch.tensor(float(expected)), set(), 1e-3 * abs(expected))
+    right = torch.tensor(float(expected))
+    cause = "" if passed else _cause(value, right, set(), 1e-3 * abs(expected))
     return _verdict(bool(passed), f"{text(value)}{unit}: expected {about}.{cause}", hint)
 
 
@@ -70,7 +72,8 @@ def band(run_name, metric, value):
     profile full; under smoke, where other images stand in, nothing is compared.
     """
     if store.profile() == "smoke":
-        return _verdict(True, f"{metric} of {run_name}: not compared, profile smoke uses stand-in data.")
+        line = f"{metric} of {run_name}: not compared, profile smoke uses stand-in data."
+        return _verdict(True, line)
     known = runs.metrics(run_name)
     if metric not in known:
         near = difflib.get_close_matches(metric, known, 3, 0) or ["none"]
@@ -79,7 +82,7 @@ def band(run_name, metric, value):
     half = max(4 * (sd or 0.0), 0.02 * abs(mean))
     passed = abs(value - mean) <= half
     where = "inside" if passed else "above" if value > mean else "below"
-    hint = f"this is profile {store.profile()}; compare steps, objective and images with that run's."
+    hint = f"this is profile {store.profile()}; compare steps, objective, images with that run's."
     limits = f"{text(mean - half)} to {text(mean + half)} (seeds: {n})"
     return _verdict(passed, f"{metric} of {run_name}: {text(value)} is {where} {limits}.", hint)
 
@@ -154,8 +157,10 @@ def _cause(a, b, sizes, close):
         return " It is not finite: a logarithm of zero, or an exponential too large?"
     words = {1 / n: f"it is a mean over {n} where a sum is expected" for n in sizes - {0, 1}}
     words |= {float(n): f"it is a sum over {n} where a mean is expected" for n in sizes - {0, 1}}
-    words |= {2.0: "it is twice as much", 0.5: "it is half as much", 1 / math.log(2): "it is in bits"}
-    words |= {-f: f"the sign is wrong, and {w}" for f, w in words.items()} | {-1.0: "the sign is wrong"}
+    words |= {2.0: "it is twice as much", 0.5: "it is half as much"}
+    words |= {1 / math.log(2): "it is in bits"}
+    words |= {-f: f"the sign is wrong, and {w}" for f, w in words.items()}
+    words |= {-1.0: "the sign is wrong"}
     for factor, cause in words.items():
         if b.abs().max() > 2 * close and _near(a, factor * b, close * abs(factor)):
             return f" Likely cause: {cause}."

@@ -14,7 +14,7 @@ from gencore import store
 
 
 def capture(parts):
-    """The state of all parts as it is now: `(tensors, outline)`, copies that later steps leave alone.
+    """The state of all parts: `(tensors, outline)`, copies that later steps leave alone.
 
     `outline` is JSON-able; each tensor in it is a reference into `tensors`.
     """
@@ -59,7 +59,8 @@ def _outline(value, path, tensors):
         return [_outline(part, f"{path}/{i}", tensors) for i, part in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"The state of {path} is a {type(value).__name__}, which no checkpoint can keep.")
+    kind = type(value).__name__
+    raise TypeError(f"The state of {path} is a {kind}, which no checkpoint can keep.")
 
 
 def _rebuilt(outline, tensors):

@@ -12,7 +12,9 @@ import ipywidgets as ui
 
 from gencore import data, evaluate, runs, show, train
 
-NOTE = "Here the running notebook has controls: {}. They need a kernel and are not part of this page."
+NOTE = (
+    "Here the running notebook has controls: {}. They need a kernel and are not part of this page."
+)
 
 
 class Training(ui.VBox):
@@ -27,10 +29,12 @@ class Training(ui.VBox):
     def __init__(self, name, steps=400):
         self.config = runs.config(name)
         if not hasattr(self.config.paper.Model, "decode"):
-            raise ValueError(f"{name} does not generate images: the controls train vae-mnist-d2, say.")
-        wide = {"style": {"description_width": "9em"}, "layout": {"width": "28em", "max_width": "95%"}}
+            raise ValueError(f"{name} does not generate images: the controls train VAEs, say.")
+        layout = {"width": "28em", "max_width": "95%"}
+        wide = {"style": {"description_width": "9em"}, "layout": layout}
         start = self.config.model.get("latent_dim", 1)
-        self.latent_dim = ui.IntSlider(start, 1, max(64, start), description="latent dimensions", **wide)
+        self.latent_dim = ui.IntSlider(start, 1, max(64, start), description="latent dimensions",
+                                       **wide)  # fmt: skip
         beta, lr = self.config.objective.get("beta", 1.0), self.config.lr
         self.beta = ui.FloatLogSlider(beta, min=-2, max=1.5, step=0.1, description="β", **wide)
         top = max(-1.5, math.log10(lr))  # a slider would cut the run's own rate to its end

@@ -17,7 +17,7 @@ class Model(nn.Module):
 
     def __init__(self, of, channels=1, size=28, width=8, hidden=(64, 64)):
         super().__init__()
-        # In a tuple, the VAE is no submodule of this one: its weights are neither trained nor stored.
+        # In a tuple, the VAE is no submodule: its weights are neither trained nor stored.
         self._of = (of.eval().requires_grad_(False),)
         self.latent_dim = of.latent_dim
         self.encoder = nets.Encoder(of.latent_dim, channels, size, width, hidden=hidden)
@@ -47,7 +47,7 @@ class Model(nn.Module):
 
 
 class Step(vae.Step):
-    """One update of the encoder alone: maximise the ELBO of a batch. `step(batch) -> {loss, rec, kl}`."""
+    """One update of the encoder alone: maximise the ELBO. `step(batch) -> {loss, rec, kl}`."""
 
     finish = None  # the densities of the codes are the VAE's, which are published with it
 

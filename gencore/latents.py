@@ -50,11 +50,12 @@ class Gaussian(nn.Module):
 
     @classmethod
     def fit(cls, z):
-        """The maximum-likelihood Gaussian of codes z (N, d), N > d, by their mean and covariance."""
+        """The maximum-likelihood Gaussian of codes z (N, d), N > d: their mean and covariance."""
         z = _checked(z)
-        if len(z) <= z.shape[1]:
-            raise ValueError(f"A Gaussian in {z.shape[1]} dimensions needs more codes than {len(z)}.")
-        fitted = cls(z.shape[1])
+        n, dim = z.shape
+        if n <= dim:
+            raise ValueError(f"A Gaussian in {dim} dimensions needs more codes than {n}.")
+        fitted = cls(dim)
         fitted.mean.copy_(z.mean(0))
         cov = torch.atleast_2d(z.T.cov(correction=0))
         least = 1e-9 * cov.diagonal().max().clamp_min(1)  # where codes do not vary, it is singular
@@ -90,7 +91,9 @@ class Mixture(nn.Module):
 
         z = _checked(z)[:20_000]
         if len(z) < components:
-            raise ValueError(f"A mixture of {components} needs at least as many codes, not {len(z)}.")
+            raise ValueError(
+                f"A mixture of {components} needs at least as many codes, not {len(z)}."
+            )
         found = GaussianMixture(components, random_state=seed, reg_covar=1e-5).fit(z.numpy())
         fitted = cls(z.shape[1], components)
         fitted.log_weights.copy_(torch.from_numpy(found.weights_).log())
@@ -108,7 +111,7 @@ class Mixture(nn.Module):
         k = k.to(self.means.device)
         noise = _randn((n, self.dim), generator, self.means)
         codes = torch.empty_like(noise)
-        for i in k.unique():  # a component at a time: a factor for each code would not fit in memory
+        for i in k.unique():  # one at a time: a factor for each code would not fit in memory
             rows = k == i
             codes[rows] = self.means[i] + noise[rows] @ _unpacked(self.tril[i], self.dim).T
         return codes
@@ -124,7 +127,8 @@ def _checked(z):
     """Codes (N, d) as finite float64 on the CPU."""
     z = torch.as_tensor(z).detach().cpu().double()
     if z.ndim != 2 or not len(z) or not torch.isfinite(z).all():
-        raise ValueError(f"A density is fitted to finite codes (N, d), not to shape {tuple(z.shape)}.")
+        shape = tuple(z.shape)
+        raise ValueError(f"A density is fitted to finite codes (N, d), not to shape {shape}.")
     return z
 
 

@@ -126,7 +126,7 @@ class Step:
 
 
 def measure(model, dataset, n):
-    """The exact bound of the training images and the optimum of probabilistic PCA; nats per image."""
+    """The exact bound of the training images, the optimum of probabilistic PCA; nats per image."""
     mean, cov = moments(dataset.train.images)
     model = model.cpu().double()
     with torch.no_grad():
@@ -134,4 +134,5 @@ def measure(model, dataset, n):
     _, sigma2, optimum = ppca(mean, cov, model.latent_dim)
     sigma = model.log_sigma.exp().item()
     model.float()
-    return {"elbo": bound, "ppca": optimum.item(), "sigma": sigma, "ppca_sigma": sigma2.sqrt().item()}
+    best = {"ppca": optimum.item(), "ppca_sigma": sigma2.sqrt().item()}
+    return {"elbo": bound, "sigma": sigma, **best}

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A code to the parameters of an image distribution, before the sigmoid: (B, d) -> (B, C, H, W)."""
+    """A code to the parameters of an image density, before the sigmoid: (B, d) -> (B, C, H, W)."""
 
     def __init__(self, latent_dim, channels=1, size=28, width=24):
         super().__init__()
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
 def _check_size(size):
     if size % 4 or size < 4:
         raise ValueError(
-            f"These networks halve an image twice, so its side must be a multiple of 4; it is {size}."
+            f"These networks halve an image twice: its side must be a multiple of 4; it is {size}."
         )
 
 

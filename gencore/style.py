@@ -153,7 +153,7 @@ def plane(xlabel, ylabel, alt):
 
 
 def apart(places, gap):
-    """{name: (x, y)} with names that would touch moved apart, to at least `gap` where that is easy."""
+    """{name: (x, y)} with names that would touch moved apart, to `gap` where that is easy."""
     places = {name: np.array(place, float) for name, place in places.items()}
     for a, b in [*combinations(places, 2)] * 20:
         away = places[a] - places[b]
@@ -191,7 +191,8 @@ def hline(ax, value, name, side="right"):
     value, name = value if isinstance(value, tuple) else (value, name)
     ax.axhline(value, color=MUTED, lw=1.2, ls=DASHES, zorder=1.5)
     ax.annotate(name, (0 if side == "left" else 1, value), (0, 4), ax.get_yaxis_transform(),
-                textcoords="offset points", ha=side, va="bottom", color=MUTED, fontsize=10.5)  # fmt: skip
+                textcoords="offset points", ha=side, va="bottom", color=MUTED,
+                fontsize=10.5)  # fmt: skip
 
 
 def text(value):

@@ -33,7 +33,7 @@ class Record:
 
 
 def device():
-    """Where this process trains and samples: `$GENCORE_DEVICE`, or CUDA, MPS, the CPU in this order.
+    """Where this process trains and samples: `$GENCORE_DEVICE`, or CUDA, MPS, the CPU, in order.
 
     Raises ValueError for a device that torch does not know or that is not here.
     """
@@ -61,7 +61,9 @@ def threads():
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     choice = os.environ.get("GENCORE_THREADS") or str(min(here or 1, 8))
     if not choice.isdecimal() or not 1 <= int(choice) <= 1024:
-        raise ValueError(f"GENCORE_THREADS is {choice!r}; it should be a whole number from 1 to 1024.")
+        raise ValueError(
+            f"GENCORE_THREADS is {choice!r}; it should be a whole number from 1 to 1024."
+        )
     torch.set_num_threads(int(choice))
     return int(choice)
 
@@ -74,15 +76,15 @@ def update(optimiser, loss):
     """
     optimiser.zero_grad()
     loss.backward()
-    grads = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm(grads).item()
+    grads = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None]).item()
     if not math.isfinite(norm):
         raise Diverged(f"the gradient became {norm} (loss {loss.item():.4g})")
     optimiser.step()
 
 
 class EMA(nn.Module):
-    """The exponential moving average of a model's weights, which is often better than the last ones.
+    """The exponential moving average of a model's weights, often better than the last ones.
 
     `average.model` is published; call `average.update(model)` after each optimiser step. Buffers
     (running means) are copied. Karras et al. (2018), arXiv:1710.10196, section 5, for generators.
@@ -198,8 +200,8 @@ def _advance(step, batches, index, schedule, steps):
     if not isinstance(terms, dict) or not all(isinstance(v, (int, float)) for v in terms.values()):
         kinds = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else ""
         raise TypeError(
-            f"A step should return {{term: number}}, each with .item(); "
-            f"{type(step).__module__}.{type(step).__name__} returned a {type(terms).__name__} {kinds}."
+            f"A step should return {{term: number}}, each with .item(); {type(step).__module__}."
+            f"{type(step).__name__} returned a {type(terms).__name__} {kinds}."
         )
     for name, value in terms.items():
         if not math.isfinite(value):
@@ -208,10 +210,11 @@ def _advance(step, batches, index, schedule, steps):
 
 
 def _rewind(step, batches, index, schedule, steps, kept):
-    """Bring all parts to where they were before the step `index` that broke, and say which step it is.
+    """Bring all parts to where they were before the step `index` that broke; returns its number.
 
     A step may have changed some of its networks before another diverged. So everything goes back to
-    the copy that the loop keeps, and the steps since then, which depend on nothing else, are repeated.
+    the copy that the loop keeps, and the steps since then, which depend on nothing else, are done
+    again. A step that does not repeat itself goes back to the copy alone.
     """
     first, state = kept
     checkpoints.restore(step.parts, *state)

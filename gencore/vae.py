@@ -46,7 +46,7 @@ def bernoulli_log_likelihood(x, logits):
 
 
 def gaussian_log_likelihood(x, mean, sigma):
-    """log N(x; mean, sigma^2 I), summed over pixels, in nats: -> (B,). `sigma` is a float or tensor."""
+    """log N(x; mean, sigma^2 I), summed over pixels, in nats: -> (B,). `sigma`: float or tensor."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype)
     squared = (x - mean).square().flatten(1)
     log_norm = sigma.log() + 0.5 * math.log(2 * math.pi)
@@ -69,7 +69,9 @@ class Model(nn.Module):
     maximum-likelihood value of each training batch; its running mean is used for evaluation).
     """
 
-    def __init__(self, latent_dim, channels=1, size=28, width=24, likelihood="bernoulli", sigma=1.0):
+    def __init__(
+        self, latent_dim, channels=1, size=28, width=24, likelihood="bernoulli", sigma=1.0
+    ):
         super().__init__()
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood is {likelihood!r}; it can be 'bernoulli' or 'gaussian'.")
@@ -188,7 +190,7 @@ def measure(model, dataset, n):
 
 @torch.no_grad()
 def bounds(model, images):
-    """ELBO and its parts on test images (uint8), and IWAE on the first tenth of them; nats per image.
+    """ELBO and its parts on test images (uint8), IWAE on the first tenth of them; nats per image.
 
     `iwae_curve` is the IWAE bound with 1, 4, 16 and 64 samples.
     """
