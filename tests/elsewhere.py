@@ -23,6 +23,7 @@ BOTH = "Expected all tensors to be on the same device, but found at least two de
 
 _generators = weakref.WeakValueDictionary()  # those of this device, by the address of their state
 _plain_generator = torch.Generator
+unseeded = []  # operations that drew from the device's own generator, whose state nobody keeps
 _features = {"like MPS": False, "own numbers": True}
 
 
@@ -161,6 +162,7 @@ def _tensors(value):
 def _generator(op, args, kwargs):
     found = [x for x in (*args, *kwargs.values()) if isinstance(x, _plain_generator)]
     if not found:
+        unseeded.append(str(op))
         return _default
     if found[0]._cdata not in _generators:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' ({op})")

@@ -13,6 +13,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from gencore import (
     bench,
@@ -63,7 +64,6 @@ def _papers():
 
 
 KINDS, PAPERS = _kinds(), _papers()
-DRAWING = [name for name in PAPERS.values() if hasattr(catalogue.config(name).paper.Model, "decode")]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,8 @@ def folder(tmp_path_factory):
         for name in {n for k in KINDS for n in catalogue.needed(catalogue.config(k))}:
             if runs.state(name) != "ready":
                 runs.publish(name)
-    return place
+    with threadpool_limits(1):  # small matrices: more threads only wait for each other
+        yield place
 
 
 def _small_world(patch, place):
@@ -260,7 +261,9 @@ def test_an_average_of_weights_lies_where_they_do(far):
 def test_a_run_is_trained_and_measured_there_and_drawn_from_anywhere(name, far, monkeypatch):
     """From the first step to the artefact; of one seed both devices make the same pictures."""
     seen = _watch_measure(monkeypatch, catalogue.config(name).paper)
+    elsewhere.unseeded.clear()
     run = runs.publish(name)
+    assert not elsewhere.unseeded  # all noise comes from seeds
     assert seen == {elsewhere.NAME} and run.meta["device"] == elsewhere.NAME
     assert lies(run.model, "cpu") and runs.state(name) == "ready"
     values = [v for value in run.metrics.values() for v in (value if isinstance(value, list) else [value])]
@@ -419,7 +422,7 @@ def test_a_real_device_trains_as_the_cpu_does(name, device, small, monkeypatch):
     monkeypatch.setenv("GENCORE_DEVICE", device)
     _, there = steps(name, torch.device(device, 0), 1)
     for key, value in here[0].items():
-        assert math.isclose(value, there[0][key], rel_tol=0.1, abs_tol=0.1)
+        assert math.isclose(value, there[0][key], rel_tol=0.2, abs_tol=0.3)
 
 
 @pytest.mark.parametrize("device", REAL)
