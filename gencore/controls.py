@@ -115,6 +115,7 @@ class Training(ui.VBox):
                 terms = ", ".join(f"{key} {value:.4g}" for key, value in record.losses.items())
                 self.status.value = f"Step {record.step} of {total}: {terms}."
                 self.sample()
+        self.model.cpu()  # where the images and codes of the cells that follow are
 
     def _repr_mimebundle_(self, **options):
         bundle = super()._repr_mimebundle_(**options)

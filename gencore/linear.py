@@ -102,9 +102,9 @@ class Step:
 
     def __init__(self, model, split, lr=1.0, seed=0):
         mean, cov = moments(split.images)
+        if nets.device_of(model).type == "mps":
+            model.cpu()  # MPS has no float64
         device = nets.device_of(model)
-        if device.type == "mps":
-            raise ValueError("The linear model needs float64, which MPS lacks: GENCORE_DEVICE=cpu.")
         self.model, self.mean, self.cov = model.double(), mean.to(device), cov.to(device)
         with torch.no_grad():
             model.b.copy_(self.mean)
