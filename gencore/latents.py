@@ -83,13 +83,14 @@ class Mixture(nn.Module):
 
     @classmethod
     def fit(cls, z, components=10, seed=0):
-        """The mixture that scikit-learn's EM finds in codes z (N, d), of which it looks at 20,000.
+        """The mixture that scikit-learn's EM finds in codes z (N, d), or in at most 20,000 of them.
 
         Ghosh et al. (2020), arXiv:1903.12436, sample autoencoders in this way.
         """
         from sklearn.mixture import GaussianMixture
 
-        z = _checked(z)[:20_000]
+        z = _checked(z)
+        z = z[:: math.ceil(len(z) / 20_000)]  # of all parts: they may be sorted by class
         if len(z) < components:
             raise ValueError(
                 f"A mixture of {components} needs at least as many codes, not {len(z)}."

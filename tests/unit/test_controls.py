@@ -114,7 +114,10 @@ def test_sampling_again_shows_other_draws_of_the_same_model(trainer):
 def test_a_stopped_training_leaves_a_usable_model(trainer, until):
     trainer.steps.value = 5000
     trainer.go.click()
+    thread = trainer.thread
+    assert trainer.running and trainer.go.description == "Stop"
     trainer.start()  # a second start changes nothing
+    assert trainer.thread is thread
     until(lambda: trainer.model is not None)
     trainer.go.click()
     assert not trainer.running and trainer.go.description == "Train"

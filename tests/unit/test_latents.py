@@ -118,9 +118,9 @@ def test_gaussian_of_one_dimension():
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e5])
 def test_a_gaussian_of_codes_that_do_not_vary_can_be_fitted_and_drawn_from(scale):
-    """A dimension that has collapsed, and one that is the copy of another."""
-    z = torch.randn(500, 1, generator=seeded())
-    z = torch.cat([scale * z, scale * z, torch.zeros(500, 1)], 1)
+    """A dimension that has collapsed, and two that are another's multiples."""
+    z = scale * torch.randn(500, 1, generator=seeded())
+    z = torch.cat([z, z, torch.zeros(500, 1), z / 3 + 1], 1)
     density = latents.Gaussian.fit(z)
     drawn = density.sample(1000, seeded(1))
     assert torch.isfinite(drawn).all() and drawn[:, 2].abs().max() < 1e-3 * scale
@@ -137,6 +137,26 @@ def test_mixture_fit_is_scikit_learns(clusters):
     assert (chols @ chols.mT).numpy() == pytest.approx(found.covariances_, abs=1e-6)
     expected = found.score_samples(clusters.numpy())
     assert density.double().log_prob(clusters).numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_seed_is_where_em_begins(codes):
+    """Of ten components in one cloud there are many good ones: which is found depends on the start."""
+    for seed in (0, 5):
+        found = GaussianMixture(10, random_state=seed, reg_covar=1e-5).fit(codes.numpy())
+        density = latents.Mixture.fit(codes, seed=seed)
+        assert density.means.numpy() == pytest.approx(found.means_, abs=1e-5)
+
+
+def test_of_many_codes_it_looks_at_20_000_from_all_parts(monkeypatch):
+    """Images that are sorted by class: the first 20,000 would be of one of them alone."""
+    looked = []
+    fit = GaussianMixture.fit
+    monkeypatch.setattr(GaussianMixture, "fit", lambda self, z: looked.append(len(z)) or fit(self, z))
+    z = 0.1 * torch.randn(50_000, 1, generator=seeded()) + (torch.arange(50_000) >= 30_000)[:, None] * 5
+    density = latents.Mixture.fit(z, 2)
+    assert sorted(density.log_weights.exp().tolist()) == pytest.approx([0.4, 0.6], abs=1e-3)
+    latents.Mixture.fit(z[:20_000], 1)
+    assert looked[0] in range(15_000, 20_001) and looked[1] == 20_000
 
 
 def test_a_mixture_finds_clusters_that_one_gaussian_smears(clusters):
