@@ -28,7 +28,6 @@ ASSETS = Path(__file__).parent / "assets"
 CHECKOUT = Path(__file__).parents[1]
 TIMEOUT = 20  # seconds without an answer after which a server counts as not there
 AGAIN = "Delete it and train or download again."
-UNDESCRIBED = True  # whether artefacts from before descriptions had a sha256 are still taken
 
 
 def profile():
@@ -102,12 +101,10 @@ def describe(path):
     meta = read_json(file)
     if not isinstance(meta, dict) or not re.fullmatch("[0-9a-f]{64}", str(meta.get("sha256"))):
         raise Corrupt(f"{file} is damaged: it describes no artefact. {AGAIN}")
-    own = meta.pop("description_sha256", None)
-    if own is None and UNDESCRIBED:
-        return meta
-    if own is None:
+    digest = meta.pop("description_sha256", None)
+    if digest is None:
         raise Corrupt(f"{file} is an older artefact: it has no sha256 of its own. {AGAIN}")
-    if own != sha256(json_bytes(meta)):
+    if digest != sha256(json_bytes(meta)):
         raise Corrupt(f"{file} is damaged: its sha256 is not its description_sha256. {AGAIN}")
     if meta.get("name") != path.name:
         raise Corrupt(f"{file} describes another artefact, {meta.get('name')!r:.80}. {AGAIN}")

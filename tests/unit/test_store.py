@@ -330,6 +330,11 @@ def test_a_changed_description_is_corrupt_and_one_of_another_name_too(pair):
     file.write_text(file.read_text().replace("1.5", "1.4"))
     with pytest.raises(store.Corrupt, match="sha256 is not its description_sha256"):
         store.describe(path)
+    store.save(path, {"x": torch.ones(1)}, {})
+    meta = store.describe(path)
+    files.write_json(file, meta)  # as before descriptions had a sha256
+    with pytest.raises(store.Corrupt, match="is an older artefact: it has no sha256 of its own"):
+        store.describe(path)
     for name in ("other", None, 3, ["run.v1"], ...):
         store.save(path, {"x": torch.ones(1)}, {})
         rewrite(path, name=name)
