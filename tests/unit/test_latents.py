@@ -118,9 +118,10 @@ def test_gaussian_of_one_dimension():
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e5])
 def test_a_gaussian_of_codes_that_do_not_vary_can_be_fitted_and_drawn_from(scale):
-    """A dimension that has collapsed, and two that are another's multiples."""
-    z = scale * torch.randn(500, 1, generator=seeded())
-    z = torch.cat([z, z, torch.zeros(500, 1), z / 3 + 1], 1)
+    """A dimension that has collapsed, and seven that are made of two."""
+    z = scale * torch.randn(500, 2, generator=seeded(), dtype=torch.float64)
+    mix = torch.randn(2, 6, generator=seeded(1), dtype=torch.float64)
+    z = torch.cat([z[:, :1], z[:, :1], torch.zeros(500, 1), z @ mix + 1], 1)
     density = latents.Gaussian.fit(z)
     drawn = density.sample(1000, seeded(1))
     assert torch.isfinite(drawn).all() and drawn[:, 2].abs().max() < 1e-3 * scale
