@@ -11,11 +11,11 @@ import sys
 import numpy as np
 import torch
 
-from gencore import style
+from gencore import evaluate, nets, style
 from gencore.style import CLASSES, COLOURS, DASHES, INK, MUTED, PAPER, STROKES, png, styled, text
 
 __all__ = """COLOURS bars compare curves errorbars grid histogram interpolation latent_map manifold
-    numbers plane png rows text""".split()
+    numbers png rate_distortion rows text""".split()
 
 
 @styled()
@@ -25,17 +25,17 @@ def grid(images, columns=8, titles=None, signed=False):
     titles: a short text under each image. signed: one-channel images of any range, zero in white
     and the two signs in two colours (principal components, differences).
     """
-    tiles = style.pixels(images, signed)
+    tiles = style.to_uint8(images, signed)
     n, columns = len(tiles), min(columns, len(tiles))
     if titles is None:
         return style.mosaic(tiles, columns, f"{n} images in rows of {columns}.")[0]
     if len(titles) != n:
         raise ValueError(f"{n} images need {n} titles; there are {len(titles)}.")
-    made, places = style.mosaic(tiles, columns, f"{n} titled images.", row_gap=58, low=0.36)
-    size = 11 * min(1, 0.95 * places[0][2] / made.sharp_dpi / style.text_width(titles, 11))
+    fig, places = style.mosaic(tiles, columns, f"{n} titled images.", row_gap=58, low=0.36)
+    size = 11 * min(1, 0.95 * places[0][2] / fig.sharp_dpi / style.text_width(titles, 11))
     for title, (x, y, w, h) in zip(titles, places, strict=True):
-        made.axes[0].text(x + w / 2, y + h + 11, title, ha="center", va="top", size=size)
-    return made
+        fig.axes[0].text(x + w / 2, y + h + 11, title, ha="center", va="top", size=size)
+    return fig
 
 
 @styled()
@@ -45,17 +45,17 @@ def rows(images, signed=False):
     Column i of every row should be the same thing: one image and its reconstructions, or one code
     through several decoders.
     """
-    blocks = {label: style.pixels(block, signed) for label, block in images.items()}
+    blocks = {label: style.to_uint8(block, signed) for label, block in images.items()}
     if len({block.shape for block in blocks.values()}) != 1:
         found = ", ".join(f"{label}: {b.shape[0]} of {b.shape[1:3]}" for label, b in blocks.items())
         raise ValueError(f"Every row needs as many images, of one size; here are {found}.")
     tiles = np.concatenate(list(blocks.values()))
     columns = len(tiles) // len(blocks)
     alt = f"Rows of {columns} images: {', '.join(blocks)}.".replace("\n", " ")
-    made, places = style.mosaic(tiles, columns, alt, left=style.text_width(blocks, 11.5) + 0.14)
+    fig, places = style.mosaic(tiles, columns, alt, left=style.text_width(blocks, 11.5) + 0.14)
     for label, (_, y, _, h) in zip(blocks, places[::columns], strict=True):
-        made.axes[0].text(-0.1 * made.sharp_dpi, y + h / 2, label, ha="right", va="center")
-    return made
+        fig.axes[0].text(-0.1 * fig.sharp_dpi, y + h / 2, label, ha="right", va="center")
+    return fig
 
 
 @styled()
@@ -69,8 +69,10 @@ def manifold(model, n=20):
     q = torch.special.ndtri((torch.arange(n) + 0.5) / n)
     z = torch.stack([q.repeat(n), q.flip(0).repeat_interleave(n)], 1)  # (n * n, 2), z2 upwards
     alt = f"{n} by {n} decoded images over the plane of a two-dimensional latent."
-    made, places = style.mosaic(style.pixels(model.decode(z)), n, alt, 0.55, 0, 0, 0.6, 5 / n)
-    ax, marks = made.axes[0], torch.arange(-3, 4) / 2
+    tiles = style.to_uint8(evaluate.decode(model, z))
+    board = {"left": 0.55, "gap": 0, "row_gap": 0, "low": 0.6, "largest": 5 / n}
+    fig, places = style.mosaic(tiles, n, alt, **board)
+    ax, marks = fig.axes[0], torch.arange(-3, 4) / 2
     (x, y, w, h), share = places[-1], torch.special.ndtr(marks)
     names = [f"{mark:g}".replace("-", "−") for mark in marks.tolist()]
     ax.axis("on")
@@ -80,23 +82,23 @@ def manifold(model, n=20):
     ax.set_yticks(((1 - share) * (y + h)).tolist(), names)
     ax.set_xlabel("$z_1$", labelpad=1)
     ax.set_ylabel("$z_2$", rotation=0, labelpad=8)
-    return made
+    return fig
 
 
 @styled()
 @torch.no_grad()
 def interpolation(model, x0, x1, n=9):
     """From image x0 to x1, each (1, C, H, W) in [0, 1]: between codes, on a sphere, in pixels."""
-    codes = [model.encode(x) for x in (x0, x1)]
-    z0, z1 = (code[0] if isinstance(code, tuple) else code for code in codes)  # (1, d)
+    device = nets.device_of(model)
+    z0, z1 = (model.infer(x.to(device)).cpu() for x in (x0, x1))  # (1, d)
     t = torch.linspace(0, 1, n).view(-1, 1)
     angle = torch.arccos(torch.cosine_similarity(z0, z1).clamp(-1 + 1e-6, 1 - 1e-6))
     turn = torch.sin((1 - t) * angle) * z0 / z0.norm() + torch.sin(t * angle) * z1 / z1.norm()
     length = (1 - t) * z0.norm() + t * z1.norm()
     t4 = t.view(-1, 1, 1, 1)
     return rows({
-        "straight line": model.decode((1 - t) * z0 + t * z1),
-        "on the sphere": model.decode(length * turn / angle.sin()),
+        "straight line": evaluate.decode(model, (1 - t) * z0 + t * z1),
+        "on the sphere": evaluate.decode(model, length * turn / angle.sin()),
         "in pixels": (1 - t4) * x0 + t4 * x1,
     })  # fmt: skip
 
@@ -109,10 +111,10 @@ def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None,
     """
     several = [history] if isinstance(history, dict) else list(history)
     names = {key: (labels or {}).get(key, key) for key in keys}
-    made, ax = style.chart("optimiser steps", ylabel, f"{', '.join(names.values())} by step.")
+    fig, ax = style.chart("optimiser steps", ylabel, f"{', '.join(names.values())} by step.")
     steps = several[0]["step"]
     for i, (entry, name) in enumerate(names.items()):
-        values, (colour, _) = np.array([h[entry] for h in several], float), style.look(entry, i)
+        values, (colour, _) = np.array([h[entry] for h in several], float), style.colour_and_marker(entry, i)
         ax.plot(steps, values.mean(0), color=colour, label=name, ls=STROKES[i % 4])
         if len(values) > 1:
             ax.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
@@ -120,8 +122,8 @@ def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None,
         ax.axhspan(*band, color=MUTED, alpha=0.15, lw=0, zorder=0)
     ax.set_ylim(ylim)
     ax.margins(x=0.02)
-    style.key(ax)
-    return made
+    style.legend(ax)
+    return fig
 
 
 @styled()
@@ -131,11 +133,11 @@ def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False):
     x: numbers, or names of categories. floor: a level or (level, name), a dashed line over zero.
     colours: {label: family or colour}, where the label is not itself a family.
     """
-    made, ax = style.chart(xlabel, ylabel, f"{', '.join(series)}: {ylabel} against {xlabel}.")
+    fig, ax = style.chart(xlabel, ylabel, f"{', '.join(series)}: {ylabel} against {xlabel}.")
     named = isinstance(x[0], str)
     place = np.arange(len(x)) if named else np.array(x, float)
     for i, (label, (mean, sd)) in enumerate(series.items()):
-        colour, marker = style.look(label, i, colours)
+        colour, marker = style.colour_and_marker(label, i, colours)
         shift = 0.12 * (i - (len(series) - 1) / 2) if named else 0
         mean, sd = np.array(mean, float), None if sd is None else np.array(sd, float)
         ax.errorbar(place + shift, mean, sd, color=colour, marker=marker, label=label, capthick=1.5,
@@ -146,10 +148,10 @@ def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False):
     ax.set_xticks(place, [str(v) for v in x])
     ax.set_xticks([], minor=True)
     if floor is not None:
-        style.level(ax, floor, "floor: real against real", "left")
+        style.hline(ax, floor, "floor: real against real", "left")
         ax.set_ylim(0)
-    style.key(ax)
-    return made
+    style.legend(ax)
+    return fig
 
 
 @styled()
@@ -161,7 +163,7 @@ def bars(values, xlabel, ylabel, threshold=None, family="vae"):
     """
     if not isinstance(values, dict):
         values = {str(i): v for i, v in enumerate(values, 1)}
-    made, ax = style.chart(xlabel, ylabel, f"{len(values)} bars: {ylabel} by {xlabel}.")
+    fig, ax = style.chart(xlabel, ylabel, f"{len(values)} bars: {ylabel} by {xlabel}.")
     limit = threshold[0] if isinstance(threshold, tuple) else threshold
     for i, (name, value) in enumerate(values.items()):
         height, sd, *_ = value if isinstance(value, tuple) else (value, None)
@@ -173,18 +175,18 @@ def bars(values, xlabel, ylabel, threshold=None, family="vae"):
     every = math.ceil(len(values) / 20) if max(map(len, values)) < 4 else 1
     ax.set_xticks(range(0, len(values), every), list(values)[::every])
     if threshold is not None:
-        style.level(ax, threshold, f"threshold {limit:g}")
-    return made
+        style.hline(ax, threshold, f"threshold {limit:g}")
+    return fig
 
 
 @styled()
 def histogram(values, xlabel, ylabel="density", bins=40, marks=None, colours=None):
     """Densities of {label: values} over common bins; marks {name: x} are vertical lines."""
     arrays = {label: np.asarray(v, float).ravel() for label, v in values.items()}
-    made, ax = style.chart(xlabel, ylabel, f"Histograms of {xlabel}: {', '.join(arrays)}.")
+    fig, ax = style.chart(xlabel, ylabel, f"Histograms of {xlabel}: {', '.join(arrays)}.")
     edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins)
     for i, (label, array) in enumerate(arrays.items()):
-        colour, _ = style.look(label, i, colours)
+        colour, _ = style.colour_and_marker(label, i, colours)
         density = np.histogram(array, edges, density=True)[0]
         ax.stairs(density, edges, color=colour, lw=2, label=label, ls=STROKES[i % 4])
         ax.stairs(density, edges, color=colour, alpha=0.18, fill=True)
@@ -193,12 +195,12 @@ def histogram(values, xlabel, ylabel="density", bins=40, marks=None, colours=Non
         ax.annotate(name, (x, 1), (4, -2), ax.get_xaxis_transform(), textcoords="offset points",
                     va="top", color=MUTED, fontsize=10.5)  # fmt: skip
     ax.set_ylim(0)
-    style.key(ax)
-    return made
+    style.legend(ax)
+    return fig
 
 
 @styled()
-def plane(points, xlabel="rate: KL, nats per image", ylabel="distortion, nats per image"):
+def rate_distortion(points, xlabel="rate: KL, nats per image", ylabel="distortion, nats per image"):
     """The rate-distortion plane, from {name: (rate, distortion)} or {series: {name: ...}}.
 
     Each coordinate is a number or a (mean, sd). A faint diagonal joins the places of one -ELBO,
@@ -206,10 +208,10 @@ def plane(points, xlabel="rate: KL, nats per image", ylabel="distortion, nats pe
     """
     from matplotlib.ticker import MaxNLocator
 
-    made, ax = style.chart(xlabel, ylabel, "Rate against distortion.", height=4.2)
+    fig, ax = style.chart(xlabel, ylabel, "Rate against distortion.", height=4.2)
     nested = isinstance(next(iter(points.values())), dict)
     for i, (label, cloud) in enumerate((points if nested else {"vae": points}).items()):
-        colour, marker = style.look(label, i)
+        colour, marker = style.colour_and_marker(label, i)
         pairs = [[(c if isinstance(c, tuple) else (c, 0))[:2] for c in p] for p in cloud.values()]
         (x, dx), (y, dy) = np.array(pairs, float).transpose(1, 2, 0)
         ax.errorbar(x, y, dy, dx, color=colour, marker=marker, label=label, lw=1.4, mec=PAPER)
@@ -228,8 +230,8 @@ def plane(points, xlabel="rate: KL, nats per image", ylabel="distortion, nats pe
                     va="center", bbox={"fc": PAPER, "ec": "none", "pad": 1})  # fmt: skip
     ax.set(xlim=(low, high), ylim=(bottom, top))
     ax.grid(False)
-    style.key(ax)
-    return made
+    style.legend(ax)
+    return fig
 
 
 @styled()
@@ -244,7 +246,7 @@ def latent_map(mu, labels, names=None):
     mu, labels = np.asarray(mu, float), np.asarray(labels)
     if mu.ndim != 2 or mu.shape[1] != 2 or len(mu) != len(labels):
         raise ValueError(f"A map needs codes (n, 2) and n labels: {mu.shape}, {labels.shape}.")
-    made, ax = style.plane("$z_1$", "$z_2$", f"{len(mu)} codes in a plane, coloured by class.")
+    fig, ax = style.plane("$z_1$", "$z_2$", f"{len(mu)} codes in a plane, coloured by class.")
     order = np.random.default_rng(0).permutation(len(mu))  # so that no class lies on top
     ax.scatter(*mu[order].T, s=7, c=np.array(CLASSES)[labels[order] % 10], alpha=0.75, lw=0)
     halo = [withStroke(linewidth=3.5, foreground=PAPER)]
@@ -257,35 +259,34 @@ def latent_map(mu, labels, names=None):
         name = str(names[c] if names else c)
         ax.text(*place, name, weight="bold", size=14 if len(name) < 3 else 11, ha="center",
                 va="center", path_effects=halo)  # fmt: skip
-    return made
+    return fig
 
 
 @styled()
 def compare(real, fake, family="gan", labels=("real", "generated")):
     """Two sets of points (n, 2) in one plane: the real ones below, the generated ones above."""
-    made, ax = style.plane("$x_1$", "$x_2$", "Real and generated points in a plane.")
+    fig, ax = style.plane("$x_1$", "$x_2$", "Real and generated points in a plane.")
     looks = (("#a39f94", 18), (COLOURS.get(family, family), 7))
     for points, label, (colour, size) in zip((real, fake), labels, looks, strict=True):
         ax.scatter(*np.asarray(points).T, s=size, color=colour, alpha=0.6, lw=0, label=label)
-    style.key(ax)
-    return made
+    style.legend(ax)
+    return fig
 
 
 def numbers(values=None, /, **more):
-    """Print names and values in a table, and make each available as {glue:text}`name` in prose.
+    """Print names and values in a table, and record them for the prose.
 
-    Values: numbers, texts, or (mean, sd[, n]) as runs.summary returns it. In a notebook each is
-    also an output that no front end shows and that MyST-NB finds by its name.
+    Values: numbers, texts, or (mean, sd[, n]) as runs.summary returns it. In a notebook the table's
+    metadata keeps them: when it is executed for the book, `tools/execute_notebooks.py` writes each
+    into the text between the marks `<!--n:name-->` and `<!--/n-->`.
     """
     values = {name: text(value) for name, value in {**(values or {}), **more}.items()}
     wide = max(map(len, values), default=0)
-    print("\n".join(f"{name:<{wide}}  {value}" for name, value in values.items()))
+    table = "\n".join(f"{name:<{wide}}  {value}" for name, value in values.items())
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
-        return  # no notebook
+        print(table)  # no notebook
+        return
     from IPython.display import display
 
-    mime = "application/papermill.record/"
-    for name, value in values.items():
-        record = {"scrapbook": {"name": name, "mime_prefix": mime}}
-        display({mime + "text/plain": repr(value)}, raw=True, metadata=record)
+    display({"text/plain": table}, raw=True, metadata={"gencore": {"numbers": values}})
