@@ -14,8 +14,10 @@ import torch
 from gencore import evaluate, nets, style
 from gencore.style import CLASSES, COLOURS, DASHES, INK, MUTED, PAPER, STROKES, png, styled, text
 
-__all__ = """COLOURS bars compare curves errorbars grid histogram interpolation latent_map manifold
-    numbers png rate_distortion rows text""".split()
+__all__ = [
+    "COLOURS", "bars", "compare", "curves", "errorbars", "grid", "histogram", "interpolation",
+    "latent_map", "manifold", "numbers", "png", "rate_distortion", "rows", "text",
+]  # fmt: skip
 
 
 @styled()
@@ -114,7 +116,8 @@ def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None,
     fig, ax = style.chart("optimiser steps", ylabel, f"{', '.join(names.values())} by step.")
     steps = several[0]["step"]
     for i, (entry, name) in enumerate(names.items()):
-        values, (colour, _) = np.array([h[entry] for h in several], float), style.colour_and_marker(entry, i)
+        values = np.array([h[entry] for h in several], float)
+        colour, _ = style.colour_and_marker(entry, i)
         ax.plot(steps, values.mean(0), color=colour, label=name, ls=STROKES[i % 4])
         if len(values) > 1:
             ax.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
