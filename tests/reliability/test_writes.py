@@ -38,7 +38,7 @@ def save_for_ever(path, ready):
 def killed(forks, function, target, rng):
     """Run function(target) in a child and kill it, some milliseconds after its first write."""
     ready = forks.Event()
-    child = forks.Process(target=function, args=(target, ready))
+    child = forks.Process(target=function, args=(target, ready), daemon=True)
     child.start()
     assert ready.wait(60)
     time.sleep(rng.uniform(0, 0.02))
@@ -146,7 +146,8 @@ def kill_at_each_event(path, first, keep, answer):
 def test_kill_at_each_system_call_of_a_save(tmp_path, forks, first, keep):
     """Between any two calls, over whatever was there: the old pair loads, or the new one."""
     here, there = forks.Pipe()
-    child = forks.Process(target=kill_at_each_event, args=(tmp_path / "pair", first, keep, there))
+    arguments = tmp_path / "pair", first, keep, there
+    child = forks.Process(target=kill_at_each_event, args=arguments, daemon=True)
     child.start()
     assert here.poll(120)
     seen = here.recv()
@@ -161,20 +162,23 @@ def test_kill_at_each_system_call_of_a_save(tmp_path, forks, first, keep):
 
 def test_two_writers_of_one_name_and_a_reader(tmp_path, forks):
     """The reader always has a whole pair, and the name is that of one of the writers in the end."""
-    path, ready = tmp_path / "pair", [forks.Event(), forks.Event()]
-    children = [forks.Process(target=save_for_ever, args=(path, event)) for event in ready]
-    for child in children:
-        child.start()
-    assert all(event.wait(60) for event in ready)
-    end, turns = time.monotonic() + 2, set()
-    while time.monotonic() < end:
-        tensors, meta = store.load(path)
-        assert (tensors["x"] == meta["turn"]).all()
-        turns.add(meta["turn"])
-    for child in children:
-        assert child.is_alive(), "neither has come upon a file that the other removed"
-        child.kill()
-        child.join()
+    path, ready, turns = tmp_path / "pair", [forks.Event(), forks.Event()], set()
+    children = [forks.Process(target=save_for_ever, args=(path, e), daemon=True) for e in ready]
+    try:
+        for child in children:
+            child.start()
+        assert all(event.wait(60) for event in ready)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            tensors, meta = store.load(path)
+            assert (tensors["x"] == meta["turn"]).all()
+            turns.add(meta["turn"])
+        for child in children:
+            assert child.is_alive(), "neither has come upon a file that the other removed"
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
     tensors, meta = store.load(path)
     assert (tensors["x"] == meta["turn"]).all() and len(turns) > 3
 

@@ -529,13 +529,14 @@ def test_ones_own_images_are_resized_and_those_of_the_book_are_not(toy_classifie
     assert np.array_equal(metrics.features(x, "fashion-mnist", resize=True), plain)
     coloured = x.expand(-1, 3, -1, -1)  # three equal channels are grey
     assert np.allclose(metrics.features(coloured, "fashion-mnist", resize=True), plain, atol=1e-5)
-    flat = torch.full((5, 2, 40, 17), 0.3)  # of any size: it stays flat
+    flat = torch.tensor([0.1, 0.5]).view(1, 2, 1, 1).expand(5, 2, 40, 17)  # it stays flat
     expected = toy_classifier.features(torch.full((5, 1, 28, 28), 0.3))
     found = metrics.features(flat, "fashion-mnist", resize=True)
     assert found == pytest.approx(expected.numpy(), abs=1e-5)
-    board = (np.indices((112, 112)).sum(0) % 2)[None, None].astype(float)  # finer than the pixels
-    smooth = rulers._resized(torch.tensor(board), (3, 28, 28))
-    assert smooth.shape == (1, 3, 28, 28) and (smooth - 0.5).abs().max() < 0.05
+    noise = torch.rand(1, 1, 112, 112)  # sd 0.29; bilinear without smoothing would leave 0.14
+    smooth = rulers._resized(noise, (3, 28, 28))
+    assert smooth.shape == (1, 3, 28, 28) and smooth.std() < 0.08
+    assert smooth.mean() == pytest.approx(0.5, abs=0.02)
     for wrong in (coloured, flat):
         with pytest.raises(ValueError, match="takes images"):
             metrics.features(wrong, "fashion-mnist")
