@@ -204,7 +204,9 @@ def begin(conf, dataset):
 
     Raises ValueError in one sentence for a model that cannot draw what the dataset holds.
     """
-    model = _model(conf).to(train.device())
+    device = train.device()
+    nets.precision(device)  # a setting that makes no sense is better told before the training
+    model = _model(conf).to(device)
     if hasattr(model, "priors"):
         evaluate.check(model, dataset)
     with _seeded(conf):  # a step may have networks of its own: a discriminator

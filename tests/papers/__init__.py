@@ -56,7 +56,8 @@ def world(patch, place):
     """Make the papers small, and `place` the folder of artefacts."""
     for key in ("GENCORE_DATA", "GENCORE_DEVICE", "GENCORE_RELEASE"):
         patch.delenv(key, raising=False)
-    settings = {"GENCORE_PROFILE": "smoke", "GENCORE_RUNS": place, "GENCORE_HOME": place / "home"}
+    settings = {"GENCORE_PROFILE": "smoke", "GENCORE_RUNS": place, "GENCORE_HOME": place / "home",
+                "GENCORE_THREADS": 1}  # fmt: skip
     for key, value in settings.items():
         patch.setenv(key, str(value))
     for name, conf in (catalogue.runs() | NEW).items():

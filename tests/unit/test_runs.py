@@ -42,6 +42,7 @@ def save(folder, name, *, metrics=None, profile="full", keep=None, **changes):
 @pytest.fixture
 def narrow(monkeypatch):
     """The catalogue with networks a few channels wide, and quick numbers on few images."""
+    monkeypatch.setenv("GENCORE_THREADS", "1")
     whole = data.load
     monkeypatch.setattr(data, "load", lambda name: papers.few(whole(name)))
     for name, conf in catalogue.runs().items():
@@ -455,7 +456,7 @@ def test_a_quick_run_leaves_the_published_ones_alone(own_runs, narrow, monkeypat
     assert {p.stem for p in (own_runs / "smoke").iterdir()} == {"ae-mnist-d2"}
 
 
-def test_a_quick_run_does_not_go_to_the_checkout(monkeypatch, bare, narrow, tmp_path):
+def test_a_quick_run_does_not_go_to_the_checkout(monkeypatch, bare, tmp_path):
     monkeypatch.setattr(store, "CHECKOUT", tmp_path)
     place = tmp_path / "book" / "runs"
     place.mkdir(parents=True)
