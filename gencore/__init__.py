@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def setup(seed=0):
-    """Seed torch and print one line that says where this notebook runs: the first call of each."""
+    """Seed torch and print two lines that say where this notebook runs: the first call of each."""
     import torch
 
     from gencore import data, nets, store, train
@@ -23,5 +23,5 @@ def setup(seed=0):
     number = str(nets.precision(device)).removeprefix("torch.")
     print(
         f"gencore {__version__}, torch {torch.__version__.split('+')[0]} on {where} ({number}), "
-        f"profile {profile}, data at hand: {here}"
+        f"profile {profile}\ndata at hand: {here}"
     )
