@@ -59,7 +59,6 @@ NAMES = tuple(TABLE)
 SHAPES = {
     name: row.shape for name, row in TABLE.items() if row.source[0].isupper()
 }  # torchvision's
-CLASSES = {name: row.classes for name, row in TABLE.items()}
 MOST_CLASSES = 10_000  # of your own data
 TOY_SD = 0.05  # of each Gaussian of ring and grid
 

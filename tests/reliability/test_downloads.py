@@ -213,7 +213,7 @@ def serve_idx(made, source, server, monkeypatch):
 def serve_cifar(made, server, monkeypatch):
     parts = {f"data_batch_{i + 1}": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
     parts["test_batch"] = ("test", slice(None))
-    files = {"batches.meta": {"label_names": data.CLASSES["cifar10"]}}
+    files = {"batches.meta": {"label_names": list(data.TABLE["cifar10"].classes)}}
     for file, (part, rows) in parts.items():
         pixels = made[f"{part}_images"][rows].transpose(0, 3, 1, 2).reshape(-1, 3072)
         files[file] = {"data": pixels, "labels": made[f"{part}_labels"][rows].tolist()}
