@@ -47,11 +47,11 @@ def _parser():
         return command
 
     add("runs", list_runs, "list the published runs and the state of their artefacts")
-    command = add("train", train_runs, "train runs and save their artefacts; resumes what was stopped")
+    command = add("train", train_runs, "train runs, save their artefacts; resumes what was stopped")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--all", action="store_true", help="everything missing, stale or damaged")
     command.add_argument("--again", action="store_true", help="train also what is ready")
-    command.add_argument("--data", metavar="PATH", help="your own images instead: a folder or an .npz")
+    command.add_argument("--data", metavar="PATH", help="your own images: a folder or an .npz")
     command.add_argument("--name", metavar="NEW", help="what to call the run on them")
     command = add("sample", sample, "write a grid of generated images as PNG")
     command.add_argument("name", metavar="NAME")
@@ -68,7 +68,7 @@ def _parser():
 
 
 def list_runs(args):
-    """Every run of the catalogue, and your own, with its state and the profile it was trained under."""
+    """Every run of the catalogue, and your own: its state and the profile it was trained under."""
     for name in runs.names():
         state = runs.state(name)
         profile = "" if state in ("missing", "damaged") else runs.describe(name)["profile"]
@@ -92,8 +92,9 @@ def train_runs(args):
 def _train_on(args):
     """Train one run of the catalogue on the reader's own images."""
     if len(args.names) != 1 or not args.data or not args.name:
-        raise ValueError("Say which run, which images and a new name: train RUN --data PATH --name NEW.")
-    conf = catalogue.on_other_images(runs.config(args.names[0]), os.path.abspath(args.data), args.name)
+        raise ValueError("Say which run, which images, which name: train RUN --data PATH --name N.")
+    conf = runs.config(args.names[0])
+    conf = catalogue.on_other_images(conf, os.path.abspath(args.data), args.name)
     _publish(conf)
 
 
@@ -113,7 +114,7 @@ def sample(args):
     run.model.to(train.device())
     images = run.sample(args.n, seed=args.seed, prior=args.prior)
     if images.ndim != 4:
-        raise ValueError(f"{args.name} draws points, not images: use runs.get(...).sample in Python.")
+        raise ValueError(f"{args.name} draws points, not images: use runs.get(...).sample.")
     store.write_bytes(args.o, _sheet(images))
     prior = args.prior or next(iter(run.model.priors))
     print(f"{len(images)} samples of {args.name} (seed {args.seed}, density {prior}) in {args.o}")
@@ -207,7 +208,8 @@ def _artefacts():
     for bad in sorted(set(states.values()) - {"ready"}):
         some = [name for name, value in states.items() if value == bad]
         listed = ", ".join(some[:4]) + " ..." * (len(some) > 4)
-        yield f"{len(some)} artefacts {bad}: {listed}; `python -m gencore train NAME` makes one again"
+        again = "`python -m gencore train NAME` makes one again"
+        yield f"{len(some)} artefacts {bad}: {listed}; {again}"
 
 
 if __name__ == "__main__":

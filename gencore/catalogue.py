@@ -7,6 +7,7 @@ paper is its module and its rows here.
 import difflib
 import functools
 import inspect
+import re
 from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 
@@ -32,7 +33,7 @@ class Config:
     schedule: str = "cosine"  # a key of train.SCHEDULES
     quick: int = 600  # steps under the profile quick, at most
     half: bool = True  # weights are kept in half precision
-    least_live: float = 0.9  # share of live units of the worst layer below which nothing is published
+    least_live: float = 0.9  # share of live units, of the worst layer, to be published
     seed: int = 0
     snapshots: int = 0  # how many there are along the way
 
@@ -63,7 +64,7 @@ def _classifiers():
 
 
 def _vaes(seed):
-    """The VAEs of the chapters with one seed; with the first one, their deterministic twins, too."""
+    """The chapters' VAEs with one seed; with the first one, their deterministic twins, too."""
     end = f"-s{seed}" if seed else ""
     for d in (10, 2, 4, 32, 20, 64):
         net = MNIST | {"latent_dim": d}
@@ -109,7 +110,8 @@ def config(name):
 def seeds(name):
     """The run `name` and its repetitions `name-s1`, `name-s2`, ... that are in the catalogue."""
     config(name)
-    return [n for n in runs() if n == name or (n.startswith(f"{name}-s") and n[len(name) + 2 :].isdigit())]
+    repetition = re.compile(rf"{re.escape(name)}-s\d+")
+    return [other for other in runs() if other == name or repetition.fullmatch(other)]
 
 
 def from_record(record):
@@ -120,8 +122,8 @@ def from_record(record):
     papers = {short_name(c.paper): c.paper for c in runs().values()}
     if record.get("paper") not in papers:
         raise LookupError(
-            f"{record.get('name')} was made by the paper {record.get('paper')!r}, which this gencore "
-            f"does not know; it knows {', '.join(papers)}."
+            f"{record.get('name')} was made by the paper {record.get('paper')!r}, which this "
+            f"gencore does not know; it knows {', '.join(papers)}."
         )
     known = {f.name for f in fields(Config)}
     values = {key: value for key, value in record.items() if key in known}
@@ -140,7 +142,8 @@ def differences(record, conf):
         for side in (ours, theirs):
             side[key] = _arguments(made) | side[key]
     ignored = {"name", "least_live"}  # neither says how the run was trained
-    return sorted(key for key in ours if key not in ignored and _plain(ours[key]) != _plain(theirs[key]))
+    compared = ours.keys() - ignored
+    return sorted(key for key in compared if _plain(ours[key]) != _plain(theirs[key]))
 
 
 def _arguments(made):

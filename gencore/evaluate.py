@@ -23,14 +23,14 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.
 
 @torch.no_grad()
 def codes(model, images, seed=0):
-    """Codes of uint8 images, (n, d) on the CPU: draws from the posterior, where it is not a point."""
+    """Codes of uint8 images, (n, d) on the CPU: draws from the posterior if it is no point."""
     generator = latents.generator(seed, nets.device_of(model))
     return torch.cat([model.infer(x, generator).cpu() for x in _chunks(model, images)])
 
 
 @torch.no_grad()
 def decode(model, z):
-    """Images of codes, (n, d) -> (n, C, H, W) in [0, 1] on the CPU, in chunks that keep memory small.
+    """Images of codes, (n, d) -> (n, C, H, W) in [0, 1] on the CPU, in chunks to keep memory small.
 
     Raises ValueError when they are no numbers in [0, 1] (points may be anywhere).
     """
@@ -53,7 +53,7 @@ def reconstruct(model, images):
 
 
 def sample(model, n, seed=0, prior=None):
-    """n images, decoded from draws of a density in `model.priors`; None is the model's own, the first.
+    """n images, decoded from draws of a density in `model.priors`; None is the model's own.
 
     The draws are made on the CPU, so that a seed means the same codes on every device. Raises
     ValueError for an unknown density, a bad n or seed, or more images than memory should hold.
@@ -68,14 +68,14 @@ def sample(model, n, seed=0, prior=None):
     size = decode(model, density.sample(1, latents.generator(0)))[0].numel() * 4
     if n * size > MOST_BYTES:
         raise ValueError(
-            f"{n:,} images take {n * size / 1e9:,.0f} GB; ask for at most {MOST_BYTES // size:,} at a "
-            f"time, with another seed for each."
+            f"{n:,} images take {n * size / 1e9:,.0f} GB; ask for at most {MOST_BYTES // size:,} "
+            f"at a time, with another seed for each."
         )
     return decode(model, density.sample(n, generator))
 
 
 def check(model, dataset):
-    """Draw two images from each density of an untrained model, so that mistakes show before training.
+    """Draw two images from each density of an untrained model: mistakes show before training.
 
     Raises ValueError, in one sentence, for a density of the wrong dimension, images of another
     shape than the dataset's, or values outside [0, 1].
@@ -86,8 +86,8 @@ def check(model, dataset):
             images = decode(model, density.sample(2, latents.generator(0)))
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"The density {name!r} draws codes of {density.dim} numbers, which the model's decode "
-                f"does not take ({str(error).splitlines()[0]})."
+                f"The density {name!r} draws codes of {density.dim} numbers, which the model's "
+                f"decode does not take ({str(error).splitlines()[0]})."
             ) from None
         if tuple(images.shape[1:]) != tuple(dataset.shape):
             raise ValueError(
@@ -118,7 +118,8 @@ def distances(model, dataset, n=10_000):
     n = min(len(real), len(seen))
     target = _features(real, dataset)
     if n <= target.shape[1]:
-        print(f"{n} images are too few to measure distances with: {target.shape[1] + 1} are needed.")
+        least = target.shape[1] + 1
+        print(f"{n} images are too few to measure distances with: {least} are needed.")
         return {"n": n}
     sets = {"floor": data.to_unit(seen)}
     if hasattr(model, "infer"):
@@ -133,14 +134,12 @@ def distances(model, dataset, n=10_000):
         if what == next(iter(model.priors)):
             values |= metrics.prdc(target, features)
             if dataset.centres is not None:
-                found = metrics.modes(images, dataset.centres)
-                values |= {"modes_kl" if key == "kl" else key: v for key, v in found.items()}
+                values |= metrics.modes(images, dataset.centres)
     return values
 
 
 def _features(images, dataset):
-    own = dataset.name not in data.TABLE  # the reader's own images may be of any size
-    return metrics.features(images, dataset.ruler, resize=own)
+    return metrics.features(images, dataset.ruler, resize=dataset.own)  # of any size, if own
 
 
 def _sharpness(what, images):

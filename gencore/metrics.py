@@ -163,8 +163,8 @@ def modes(points, centres, sd=TOY_SD, within=3):
 
     A point is good if its nearest centre is at most `within` standard deviations away, as in
     VEEGAN (Srivastava et al. 2017) and PacGAN. `modes` is the number of centres with a good point,
-    `good` the share of good points, `kl` the divergence in nats of the good points' shares of the
-    centres from equal shares: 0 at best, log K when one has all (or when there are none).
+    `good` the share of good points, `modes_kl` the divergence in nats of the good points' shares
+    of the centres from equal shares: 0 at best, log K when one has all (or there are none).
     """
     points, centres = as_sets(points, centres)
     distances = np.sqrt(_squared(points, centres))
@@ -173,7 +173,7 @@ def modes(points, centres, sd=TOY_SD, within=3):
     shares = counts[counts > 0] / max(1, counts.sum())
     entropy = float(-(shares * np.log(shares)).sum())
     found = {"modes": int((counts > 0).sum()), "good": float(good.mean())}
-    return found | {"kl": max(0.0, float(np.log(len(centres))) - entropy)}
+    return found | {"modes_kl": max(0.0, float(np.log(len(centres))) - entropy)}
 
 
 def active_units(mu, threshold=0.01):

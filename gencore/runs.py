@@ -105,13 +105,13 @@ def state(name):
 
 
 def is_repetition(name):
-    """Whether a run is there for the error bars of another: its numbers are kept, its weights not."""
+    """Whether a run is there for the error bars of another: its weights are not kept."""
     base, _, seed = name.rpartition("-s")
     return seed.isdigit() and {name, base} <= catalogue.runs().keys()
 
 
 def _path(name, weights=True):
-    """Where the artefact of a run lies; a name that is neither known nor here raises LookupError."""
+    """Where the artefact of a run lies; a name neither known nor here raises LookupError."""
     if name not in catalogue.runs() and not (store.own_dir() / f"{name}.json").exists():
         config(name)
     return store.artefact(name, weights=weights)
@@ -227,8 +227,9 @@ def fresh(conf, checkpoint=None, progress=False):
     batches = data.batches(dataset.train, conf.batch, conf.seed, device=train.device())
     most = {"quick": conf.quick, "smoke": STEPS["smoke"]}.get(profile, sys.maxsize)
     steps, history = min(conf.epochs * batches.per_epoch, most), {}
-    taken = evaluate.Snapshots(step.model, dataset, steps, conf.snapshots) if conf.snapshots else None
-    if taken:
+    taken = None
+    if conf.snapshots:
+        taken = evaluate.Snapshots(step.model, dataset, steps, conf.snapshots)
         step.parts["snapshots"] = taken
     records = train.loop(step, batches, steps, checkpoint, history, train.SCHEDULES[conf.schedule])
     try:
@@ -246,7 +247,8 @@ def fresh(conf, checkpoint=None, progress=False):
         "steps": steps, "stand_in": dataset.stand_in, "parameters": nets.parameters(step.model),
         "ruler": dataset.ruler, "wall_s": _total(history, "seconds"),
         "cpu_s": _total(history, "cpu_seconds"),
-        "evaluation_cpu_s": round(time.process_time() - began, 1), **evaluate.machine(train.device()),
+        "evaluation_cpu_s": round(time.process_time() - began, 1),
+        **evaluate.machine(train.device()),
     }  # fmt: skip
     kept = taken.state_dict() if taken else {}
     return Run(conf.name, conf, step.model.cpu(), evaluate.rounded(values), history, meta, kept)
@@ -258,7 +260,7 @@ def _total(history, key):
 
 @torch.no_grad()
 def _finish(step, half):
-    """What a paper does after its last step, on the very weights that are published and measured."""
+    """What a paper does after its last step, on the weights that are published and measured."""
     step.model.eval()
     _round(step.model, half)
     step.model.float()
@@ -297,8 +299,9 @@ def publish(what, progress=False):
     live = run.metrics.get("live_units_least", 1.0)
     if store.profile() == "full" and live < conf.least_live:
         raise ValueError(
-            f"{conf.name} is not published: in one of its layers only {live:.0%} of the hidden units "
-            f"ever fire, and {conf.least_live:.0%} should. Change the network, or its learning rate."
+            f"{conf.name} is not published: in one of its layers only {live:.0%} of the hidden "
+            f"units ever fire, and {conf.least_live:.0%} should. Change the network, or its "
+            f"learning rate."
         )
     save(run, used)
     checkpoint.remove(folder)
@@ -306,7 +309,7 @@ def publish(what, progress=False):
 
 
 def save(run, used=None):
-    """Write the artefact of a run: weights (but of a repetition), snapshots, and what was recorded."""
+    """Write the artefact of a run: weights (but of a repetition), snapshots, the record."""
     half = run.config.half
     tensors = {
         key: value.half() if half and value.is_floating_point() else value

@@ -328,7 +328,7 @@ def test_snapshots_show_fixed_codes_and_leave_the_model_in_training(dataset, pla
 def test_snapshots_keep_within_their_bytes(dataset, plain_features, monkeypatch):
     """Fewer images of each where they are large; of points, a cloud."""
     large = data.Split(torch.zeros(100, 3, 64, 64, dtype=torch.uint8), torch.zeros(100).long())
-    taken = evaluate.Snapshots(Identity(), data.Dataset("x", large, large, ruler="mnist"), 100)
+    taken = evaluate.Snapshots(Identity(), data.Dataset("x", large, large, ruler="mnist", own=True), 100)
     assert 1 <= taken.size < 16 and 24 * taken.size * 3 * 64 * 64 <= evaluate.SNAPSHOT_BYTES
     ring = data.load("ring")
     monkeypatch.undo()
