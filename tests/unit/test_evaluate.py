@@ -200,7 +200,7 @@ def test_a_model_that_infers_nothing_has_no_reconstructions(dataset, plain_featu
 
 def test_too_few_images_are_said_and_not_measured(dataset, plain_features, capsys):
     assert evaluate.distances(Identity(), dataset, 6) == {"n": 6}
-    assert capsys.readouterr().out == "6 images are too few to measure distances with: 7 are needed.\n"
+    assert capsys.readouterr().out == "6 images are too few to measure distances with (7 are needed): none is.\n"
     assert evaluate.distances(Identity(), dataset, 7)["frechet_prior"] > 0
 
 
@@ -253,6 +253,10 @@ def test_live_units_are_those_that_fire_on_some_image():
     assert values["live_units"] == pytest.approx(3 / 6) and values["live_units_least"] == 0
     images[999], images[1000] = 0, 255  # not among the first thousand
     assert evaluate.health(Layers(), data.Dataset("x", split, split))["live_units"] == pytest.approx(2 / 6)
+    images[5] = 255
+    dark = data.Split(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), torch.zeros(9).long())
+    one, two = data.Dataset("x", dark, split), data.Dataset("x", split, dark)
+    assert evaluate.health(Layers(), one)["live_units"] > evaluate.health(Layers(), two)["live_units"], "of test images"
     model = Layers()
     evaluate.health(model, data.Dataset("x", split, split))
     assert not model.first._forward_hooks, "nothing is left behind"
