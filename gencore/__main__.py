@@ -81,7 +81,7 @@ def train_runs(args):
         raise ValueError("Name the runs to train, or say --all.")
     if args.data or args.name:
         return _train_on(args)
-    chosen = list(catalogue.runs()) if args.all else [runs.config(name).name for name in args.names]
+    chosen = list(catalogue.runs()) if args.all else [runs.known(name).name for name in args.names]
     todo = [name for name in chosen if args.again or runs.state(name) != "ready"]
     print(f"{len(chosen) - len(todo)} ready, {len(todo)} to train (profile {store.profile()}).")
     for name in todo:
@@ -92,14 +92,23 @@ def train_runs(args):
 def _train_on(args):
     """Train one run of the catalogue on the reader's own images."""
     if len(args.names) != 1 or not args.data or not args.name:
-        raise ValueError("Say which run, which images, which name: train RUN --data PATH --name N.")
-    conf = runs.config(args.names[0])
-    conf = catalogue.on_other_images(conf, os.path.abspath(args.data), args.name)
+        raise ValueError("Say run, images and a new name: train RUN --data PATH --name NEW.")
+    images = args.data if args.data in data.NAMES else os.path.abspath(args.data)
+    conf = catalogue.on_other_images(runs.config(args.names[0]), images, args.name)
+    if runs.state(conf.name) == "ready" and not args.again:
+        before = runs.known(conf.name)
+        if catalogue.differences(before.record(), conf):
+            raise ValueError(
+                f"There is a run {conf.name} already, trained on {before.data}: choose another "
+                f"name, or say --again to put this one in its place."
+            )
+        print(f"{conf.name} is ready.")
+        return
     _publish(conf)
 
 
 def _publish(what):
-    name = what if isinstance(what, str) else what.name
+    name = runs.checked(what).name
     print(f"{name}: training", flush=True)
     run = runs.publish(what, progress=True)
     kept = " (a repetition: its numbers, not its weights)" if runs.is_repetition(name) else ""

@@ -5,6 +5,7 @@ with `state_dict` and `load_state_dict`. Its state may nest dicts and lists of t
 texts; tensors go into one file of numbers, everything else into its description.
 """
 
+import math
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def capture(parts):
     `outline` is JSON-able; each tensor in it is a reference into `tensors`.
     """
     tensors = {}
-    outline = {name: _outline(_state(part), name, tensors) for name, part in parts.items()}
+    outline = {name: _outline(_state(name, part), name, tensors) for name, part in parts.items()}
     return tensors, outline
 
 
@@ -43,13 +44,22 @@ def _wind(generator, state):
         print(f"A checkpoint of another kind of device than {generator.device}: noise begins anew.")
 
 
-def _state(part):
-    return part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+def _state(name, part):
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    if not hasattr(part, "state_dict"):
+        raise TypeError(
+            f"The part {name!r} is a {type(part).__name__}, which has no state_dict: parts are "
+            f"modules, optimisers, generators, or objects with state_dict and load_state_dict."
+        )
+    return part.state_dict()
 
 
 def _outline(value, path, tensors):
     """A state without its tensors, which are copied into `tensors` under their paths."""
     if isinstance(value, torch.Tensor):
+        while path in tensors:  # {"a/b": ..., "a": {"b": ...}}
+            path += "'"
         tensors[path] = value.detach().clone()
         return {"tensor": path}
     if isinstance(value, dict):
@@ -57,6 +67,8 @@ def _outline(value, path, tensors):
         return {"dict": pairs}  # pairs, for JSON would turn whole numbers as keys into texts
     if isinstance(value, (list, tuple)):
         return [_outline(part, f"{path}/{i}", tensors) for i, part in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": repr(value)}  # JSON has none of these
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     kind = type(value).__name__
@@ -69,6 +81,8 @@ def _rebuilt(outline, tensors):
     if isinstance(outline, dict):
         if "tensor" in outline:
             return tensors[outline["tensor"]].clone()
+        if "number" in outline:
+            return float(outline["number"])
         return {key: _rebuilt(part, tensors) for key, part in outline["dict"]}
     return outline
 

@@ -62,8 +62,9 @@ def sample(model, n, seed=0, prior=None):
     prior = names[0] if prior is None else prior
     if prior not in names:
         raise ValueError(f"prior is {prior!r}; this model has {', '.join(map(repr, names))}.")
-    if not isinstance(n, int) or n < 1:
+    if not latents.whole(n) or n < 1:
         raise ValueError(f"n is {n!r}; it should be a whole number of images, at least 1.")
+    n = int(n)
     generator, density = latents.generator(seed), model.priors[prior]
     size = decode(model, density.sample(1, latents.generator(0)))[0].numel() * 4
     if n * size > MOST_BYTES:
@@ -119,7 +120,7 @@ def distances(model, dataset, n=10_000):
     target = _features(real, dataset)
     if n <= target.shape[1]:
         least = target.shape[1] + 1
-        print(f"{n} images are too few to measure distances with: {least} are needed.")
+        print(f"{n} images are too few to measure distances with ({least} are needed): none is.")
         return {"n": n}
     sets = {"floor": data.to_unit(seen)}
     if hasattr(model, "infer"):

@@ -58,6 +58,8 @@ def _check_images(images, what):
     if images is None or images.dtype != "uint8" or images.ndim != 4 or not images.size:
         found = "missing" if images is None else f"{images.dtype} {images.shape}"
         raise DataError(f"{what} should be uint8 of shape (N, H, W, C); it is {found}.")
+    if images.shape[3] not in (1, 3):
+        raise DataError(f"{what} has {images.shape[3]} channels; grey has 1 and colour 3.")
     return images
 
 

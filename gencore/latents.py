@@ -12,9 +12,14 @@ from torch import nn
 
 def generator(seed, device="cpu"):
     """A torch.Generator on a device, with a checked seed: a whole number from 0 to 2^63 - 1."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+    if not whole(seed) or not 0 <= seed < 2**63:
         raise ValueError(f"The seed is {seed!r}; it should be a whole number from 0 to 2^63 - 1.")
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def whole(value):
+    """Whether a value is a whole number, numpy's and torch's included; True and False are none."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 class Normal(nn.Module):

@@ -99,9 +99,20 @@ def state(name):
         meta = _described(path)
         if not is_repetition(name):
             store.load(path)
-        return "stale" if _outdated(name, meta) else "ready"
+        if _outdated(name, meta):
+            return "stale"
+        if not is_repetition(name):
+            _opened(path)
+        return "ready"
     except (store.Corrupt, OSError, LookupError):
         return "damaged"
+
+
+def known(name):
+    """The Config of a run of the catalogue, or of one of your own that is here by its record."""
+    if name not in catalogue.runs() and (store.own_dir() / f"{name}.json").exists():
+        return catalogue.from_record(_described(store.own_dir() / name)["config"])
+    return config(name)
 
 
 def is_repetition(name):
@@ -159,16 +170,23 @@ def get(name, retrain=False):
     release, or when the weights of a repetition are asked for.
     """
     if retrain:
-        return fresh(config(name), progress=True)
+        return fresh(known(name), progress=True)
     path = _path(name)
-    tensors, meta = store.load(path)
-    _described(path)
-    if why := _outdated(name, meta):
+    if why := _outdated(name, _described(path)):
         warnings.warn(
             f"The artefact {name} is stale: {why}. Its numbers are those of its own configuration; "
             f"`python -m gencore train {name}` makes it anew.",
             stacklevel=2,
         )
+    conf, model, meta, kept = _opened(path)
+    conf = conf if why else catalogue.runs().get(name, conf)
+    return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, kept)
+
+
+def _opened(path):
+    """(configuration, model, description, snapshots) of an artefact, as its own record has them."""
+    _described(path)
+    tensors, meta = store.load(path)
     prefix = "snapshots."
     kept = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
     try:
@@ -180,8 +198,7 @@ def get(name, retrain=False):
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise store.Corrupt(f"{path} does not fit its own configuration: {reason}") from None
-    conf = catalogue.runs().get(name, conf)
-    return Run(name, conf, model.eval(), meta["metrics"], meta["history"], meta, kept)
+    return conf, model, meta, kept
 
 
 def _model(conf):
@@ -230,8 +247,8 @@ def fresh(conf, checkpoint=None, progress=False):
     taken = None
     if conf.snapshots:
         taken = evaluate.Snapshots(step.model, dataset, steps, conf.snapshots)
-        step.parts["snapshots"] = taken
-    records = train.loop(step, batches, steps, checkpoint, history, train.SCHEDULES[conf.schedule])
+    schedule, extra = train.SCHEDULES[conf.schedule], {"snapshots": taken} if taken else {}
+    records = train.loop(step, batches, steps, checkpoint, history, schedule, extra=extra)
     try:
         for record in train.watch(records, steps) if progress else records:
             if taken:
@@ -275,18 +292,27 @@ def _round(model, half):
             tensor.copy_(tensor.half())
 
 
+def checked(what):
+    """The Config of a run that is to be trained, given by name or as a Config.
+
+    Raises ValueError for a name that belongs to another run, or that no file should have.
+    """
+    conf = what if isinstance(what, Config) else known(what)
+    if not re.fullmatch(r"\w[\w.-]*", conf.name) or conf != catalogue.runs().get(conf.name, conf):
+        raise ValueError(
+            f"{conf.name!r} cannot be the name of this run: it is that of another run, or has "
+            f"characters beside letters, digits, dots and hyphens."
+        )
+    return conf
+
+
 def publish(what, progress=False):
     """Train a run, given by name or as a Config, or go on with it, and save its artefact.
 
     Runs that it needs are made first. Under the profile full it goes into `store.runs_dir()`, else
     into a folder of its own. Raises ValueError for networks of which too many units are dead.
     """
-    conf = what if isinstance(what, Config) else config(what)
-    if not re.fullmatch(r"\w[\w.-]*", conf.name) or conf != catalogue.runs().get(conf.name, conf):
-        raise ValueError(
-            f"{conf.name!r} cannot be the name of this run: it is that of another run, or has "
-            f"characters beside letters, digits, dots and hyphens."
-        )
+    conf = checked(what)
     for other in catalogue.needed(conf):
         with contextlib.suppress(OSError):
             store.artefact(other)  # the release may have it

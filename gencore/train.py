@@ -4,6 +4,7 @@ A paper's step does its own updates; the loop counts, schedules, checkpoints and
 number is no longer finite. It is a generator: whoever consumes it decides what to print.
 """
 
+import contextlib
 import copy
 import math
 import os
@@ -43,7 +44,7 @@ def device():
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
         chosen = torch.device(choice)
-        torch.empty(1, device=chosen)
+        torch.empty(1, device=chosen).item()  # `meta` has no numbers to train with
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -119,6 +120,19 @@ def constant(step, steps):
 SCHEDULES = {"cosine": cosine, "constant": constant}  # as the catalogue names them
 
 
+class Counter:
+    """A number that a step counts with; a part that a checkpoint keeps. `counter.value += 1`."""
+
+    def __init__(self, value=0):
+        self.value = value
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
 class Window:
     """Means of the terms since the last entry of the history; a part of a run's checkpoint."""
 
@@ -153,7 +167,8 @@ class Window:
         vars(self).update(state)
 
 
-def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant, log_every=50):
+def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant, log_every=50,
+         extra=None):  # fmt: skip
     """Train for `steps` steps; yields a Record after each optimiser step.
 
     step: callable Batch -> {term: number}, with `.parts`, a dict of everything that has state.
@@ -161,10 +176,12 @@ def loop(step, batches, steps, checkpoint=None, history=None, schedule=constant,
     checkpoint: a folder; the run saves itself there and goes on from there.
     history: a dict that collects the mean of each term over every `log_every` steps.
     schedule: (step, steps) -> factor on each optimiser's learning rate.
-    Raises Diverged with all parts as they were after the last whole step.
+    extra: {name: part} that a checkpoint keeps beside those of the step, snapshots for example.
+    What a step draws from torch's own generators depends on its number and the batches' seed alone.
+    Raises Diverged with all parts of the step as they were after the last whole step.
     """
     history, window = {} if history is None else history, Window()
-    parts = {**step.parts, "window": window}
+    parts = {**step.parts, **(extra or {}), "window": window}
     start = checkpoints.resume(checkpoint, parts, history) if checkpoint else 0
     for group in _groups(step):
         group.setdefault("initial_lr", group["lr"])
@@ -196,7 +213,9 @@ def _advance(step, batches, index, schedule, steps):
     for group in _groups(step):  # looked up each time: to restore an optimiser makes new ones
         group["lr"] = group["initial_lr"] * schedule(index, steps)
     batches.step = index
-    terms = step(next(batches))
+    batch = next(batches)
+    with _own_noise(getattr(batches, "seed", 0), index):
+        terms = step(batch)
     if not isinstance(terms, dict) or not all(isinstance(v, (int, float)) for v in terms.values()):
         kinds = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else ""
         raise TypeError(
@@ -207,6 +226,15 @@ def _advance(step, batches, index, schedule, steps):
         if not math.isfinite(value):
             raise Diverged(f"the term {name} became {value}")
     return terms
+
+
+@contextlib.contextmanager
+def _own_noise(seed, index):
+    """Dropout and its like draw the same numbers whenever a step is done again, or gone on to."""
+    here = torch.cuda.is_available() and torch.cuda.is_initialized()
+    with torch.random.fork_rng([torch.cuda.current_device()] if here else []):
+        torch.manual_seed(seed * 1_000_003 + index)
+        yield
 
 
 def _rewind(step, batches, index, schedule, steps, kept):

@@ -91,7 +91,8 @@ def lacking(notebook, profile="full", root=ROOT):
                '["vae-mnist-d*"]}; an empty list if there are none')  # fmt: skip
     for pattern in record.get("runs") or []:
         if profile == "full" and not published([pattern], root):
-            yield f"no run in book/runs is named like {pattern!r}; train it, or mend the metadata"
+            yield (f"no run in book/runs is named like {pattern!r}; train it, mend the metadata, "
+                   f"or try the chapter with --profile quick")  # fmt: skip
     for cell in cells:
         if "taught" in cell["metadata"].get("tags", []):
             module = cell["metadata"].get("gencore", {}).get("module")

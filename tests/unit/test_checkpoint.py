@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -255,3 +256,18 @@ def test_removing_takes_the_folder_with_what_a_kill_left_in_it(tmp_path):
     checkpoint.remove(folder)
     assert not folder.exists()
     checkpoint.remove(folder)
+
+
+def test_keys_that_would_meet_in_one_path_stay_apart(tmp_path):
+    state = {"a/b": torch.tensor(1), "a": {"b": torch.tensor(2)}, 1: torch.tensor(3), "1": torch.tensor(4)}
+    one, two = Part(state), Part({"b": torch.tensor(5)})
+    first, second = Part(None), Part(None)
+    there_and_back({"p/a": two, "p": one}, {"p/a": second, "p": first}, tmp_path)
+    assert same(first.state, state) and same(second.state, {"b": torch.tensor(5)})
+
+
+def test_numbers_that_json_has_no_word_for_come_back(tmp_path):
+    other = Part(None)
+    there_and_back({"p": Part({"best": math.inf, "low": [-math.inf], "none": math.nan})}, {"p": other}, tmp_path)
+    assert other.state["best"] == math.inf and other.state["low"] == [-math.inf]
+    assert math.isnan(other.state["none"])

@@ -158,8 +158,8 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(name, own, monkeypatch):
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1)
     loop = train.loop
 
-    def stopped(*arguments):
-        for record in loop(*arguments):
+    def stopped(*arguments, **more):
+        for record in loop(*arguments, **more):
             yield record
             if record.step == 5:
                 raise KeyboardInterrupt
@@ -170,7 +170,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(name, own, monkeypatch):
         runs.publish(name)
     assert runs.state(name) == "missing"
     counted = []
-    monkeypatch.setattr(train, "loop", lambda *a: (counted.append(r) or r for r in loop(*a)))
+    monkeypatch.setattr(train, "loop", lambda *a, **k: (counted.append(r) or r for r in loop(*a, **k)))
     runs.publish(name)
     assert [record.step for record in counted] == list(range(5, 1 + runs.describe(name)["steps"]))
     found = artefact(own, name)

@@ -147,6 +147,22 @@ def test_a_stale_artefact_of_another_size_still_loads(own_runs, narrow):
         assert runs.get(NAME).model.encoder.net[0].out_channels == 6
 
 
+def test_a_stale_run_says_its_own_configuration(own_runs, narrow):
+    save(own_runs, NAME, width=6)
+    with pytest.warns(UserWarning, match="stale"):
+        assert runs.get(NAME).config.model["width"] == 6
+
+
+def test_weights_that_do_not_fit_are_damage_for_state_as_for_get(own_runs, narrow):
+    save(own_runs, NAME)
+    tensors, meta = store.load(own_runs / NAME)
+    del tensors["encoder.net.0.weight"]
+    store.save(own_runs / NAME, tensors, {k: v for k, v in meta.items() if k != "sha256"})
+    with pytest.raises(store.Corrupt, match="does not fit its own configuration"):
+        runs.get(NAME)
+    assert runs.state(NAME) == "damaged"
+
+
 def test_an_encoder_is_stored_alone_and_comes_with_the_decoder_it_is_for(own_runs, narrow):
     name = "encoder-mnist-d4"
     of = save(own_runs, NAME)
@@ -422,9 +438,9 @@ def test_a_checkpoint_for_another_decoder_is_not_gone_on_from(smoke, narrow, mon
     folders = []
     loop = train.loop
 
-    def noted(step, batches, steps, checkpoint=None, *others):
+    def noted(step, batches, steps, checkpoint=None, *others, **more):
         folders.append(checkpoint)
-        return loop(step, batches, steps, checkpoint, *others)
+        return loop(step, batches, steps, checkpoint, *others, **more)
 
     monkeypatch.setattr(train, "loop", noted)
     (smoke / "smoke").mkdir()
@@ -504,7 +520,7 @@ def test_a_repetition_is_published_as_numbers(smoke, narrow, monkeypatch, capsys
 def test_the_budget_of_a_profile(monkeypatch, bare):
     """full: every epoch; quick: what the run says; smoke: a few; none makes a run longer."""
     asked = []
-    monkeypatch.setattr(train, "loop", lambda step, batches, steps, *a: asked.append(steps) or iter(()))
+    monkeypatch.setattr(train, "loop", lambda step, batches, steps, *a, **k: asked.append(steps) or iter(()))
     monkeypatch.setattr(catalogue, "needed", lambda conf: [])
     conf = tiny(epochs=12, batch=10, quick=300)
     for profile in ("full", "quick", "smoke"):
@@ -519,7 +535,7 @@ def test_the_schedule_is_that_of_the_run(monkeypatch, smoke):
     monkeypatch.setattr(catalogue, "needed", lambda conf: [])
     for schedule in train.SCHEDULES:
         seen = []
-        monkeypatch.setattr(train, "loop", lambda *a, seen=seen: seen.append(a[5]) or iter(()))
+        monkeypatch.setattr(train, "loop", lambda *a, seen=seen, **k: seen.append(a[5]) or iter(()))
         runs.fresh(tiny(schedule=schedule))
         assert seen == [train.SCHEDULES[schedule]]
 

@@ -476,6 +476,57 @@ def test_a_resumed_run_that_diverges_goes_back_no_further_than_it_must(tmp_path)
     assert [p.stem for p in tmp_path.glob("*.json")] == ["step-00000003"]
 
 
+class Chance(Duel):
+    """A duel whose second network drops units, with the numbers of torch's own generator."""
+
+    def __init__(self, spoil=(), seed=0):
+        super().__init__(spoil, seed)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def __call__(self, number):
+        x = self.dropout(torch.ones(8, 2))
+        train.update(self.two, (self.second(x) - 1).square().mean())
+        return super().__call__(number)
+
+
+def test_what_torchs_own_generator_draws_in_a_step_is_repeated_and_leaves_the_readers_alone(tmp_path):
+    reference, broken = Chance(), Chance(spoil=[7])
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    list(train.loop(reference, Numbers(), 7))
+    assert torch.equal(torch.rand(3), expected)
+    with pytest.raises(train.Diverged, match="at step 8: .* those of step 7;"):
+        list(train.loop(broken, Numbers(), 20))
+    assert broken.bits() == reference.bits()
+    list(train.loop(Chance(), Numbers(), 4, checkpoint=tmp_path))
+    torch.manual_seed(99)
+    resumed = Chance(seed=3)
+    list(train.loop(resumed, Numbers(), 7, checkpoint=tmp_path))
+    assert resumed.bits() == reference.bits()
+
+
+def test_what_the_loop_keeps_beside_the_step_is_in_the_checkpoint_and_not_rewound(tmp_path):
+    class Taken:
+        steps = []
+
+        def state_dict(self):
+            return {"steps": list(self.steps)}
+
+        def load_state_dict(self, state):
+            self.steps = state["steps"]
+
+    taken = Taken()
+    with pytest.raises(train.Diverged):
+        for record in train.loop(Duel(spoil=[6]), Numbers(), 20, extra={"taken": taken}):
+            taken.steps = [*taken.steps, record.step]
+    assert taken.steps == [1, 2, 3, 4, 5, 6]
+    list(train.loop(Duel(), Numbers(), 2, checkpoint=tmp_path, extra={"taken": taken}))
+    other = Taken()
+    list(train.loop(Duel(), Numbers(), 2, checkpoint=tmp_path, extra={"taken": other}))
+    assert other.steps == taken.steps
+
+
 def test_a_step_that_does_not_repeat_itself_goes_back_to_the_copy_and_says_which_it_is():
     class Fickle(Duel):
         def __call__(self, number):
@@ -689,7 +740,7 @@ def test_without_a_wish_the_best_that_is_there_is_taken(monkeypatch, cuda, mps, 
     assert train.device() == torch.device(expected)
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cuda", "mps", "hpu", "gpu", "CPU", "cpu:x", "0.5", " "])
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cuda", "mps", "hpu", "gpu", "CPU", "cpu:x", "0.5", " ", "meta"])
 def test_a_device_that_is_not_here_is_refused_in_one_sentence(monkeypatch, name):
     if name == "cuda" and torch.cuda.is_available() or name == "mps" and torch.backends.mps.is_available():
         pytest.skip(f"{name} is here")
