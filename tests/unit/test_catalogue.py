@@ -263,3 +263,10 @@ def test_other_images_that_will_not_do_are_one_sentence(name, n, shape, sentence
     with pytest.raises(ValueError, match=sentence) as caught:
         catalogue.on_other_images(ROWS[name], folder, "mine")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_row_lacks_is_said_when_it_is_written():
+    with pytest.raises(ValueError, match="its schedule is 'linear'; it can be cosine, constant"):
+        dataclasses.replace(catalogue.config("vae-mnist-d2"), schedule="linear")
+    with pytest.raises(ValueError, match="its paper data has no Model, Step, measure, TERMS"):
+        dataclasses.replace(catalogue.config("vae-mnist-d2"), paper=data)

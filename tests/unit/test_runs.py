@@ -680,6 +680,32 @@ def test_a_run_on_ones_own_images_is_a_run_like_any_other(run, size, colour, npz
         assert mine.metrics["n"] == 80 and mine.metrics["frechet_prior"] > 0
 
 
+def test_a_run_of_ones_own_is_trained_again_by_its_name_and_never_replaced_unasked(smoke, narrow, tmp_path, capsys):
+    (smoke / "smoke").mkdir()
+    for name in ("classifier-cifar10", "classifier-fashion-mnist"):
+        save(smoke / "smoke", name, profile="smoke")
+    one, two = str(own_images(tmp_path / "one")), str(own_images(tmp_path / "two"))
+    main, file = command_line.main, smoke / "smoke" / "mine.json"
+    assert main(["train", "vae-mnist-d2", "--data", one, "--name", "mine"]) == 0
+    before = file.read_bytes()
+    assert main(["train", "vae-mnist-d2", "--data", one, "--name", "mine"]) == 0
+    assert "mine is ready." in capsys.readouterr().out and file.read_bytes() == before
+    assert main(["train", "vae-mnist-d2", "--data", two, "--name", "mine"]) == 1
+    assert f"There is a run mine already, trained on {one}: choose" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert main(["train", "mine", "--again"]) == 0 and runs.known("mine").data == one
+    assert main(["train", "vae-mnist-d2", "--data", two, "--name", "mine", "--again"]) == 0
+    assert runs.known("mine").data == two
+
+
+def test_a_dataset_of_the_table_is_meant_by_its_name(smoke, narrow, capsys):
+    (smoke / "smoke").mkdir()
+    save(smoke / "smoke", "classifier-fashion-mnist", profile="smoke")
+    words = ["train", "vae-mnist-d2", "--data", "fashion-mini", "--name", "clothes"]
+    assert command_line.main(words) == 0
+    assert runs.known("clothes").data == "fashion-mini" and runs.state("clothes") == "ready"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [(["--name", "mine"], "train RUN --data PATH --name NEW"), (["--data", "own"], "train RUN --data PATH --name NEW"),

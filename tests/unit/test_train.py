@@ -506,6 +506,29 @@ def test_what_torchs_own_generator_draws_in_a_step_is_repeated_and_leaves_the_re
     assert resumed.bits() == reference.bits()
 
 
+def test_a_counter_goes_on_where_it_was(tmp_path):
+    class Counted(Duel):
+        def __init__(self):
+            super().__init__()
+            self.parts["count"] = self.count = train.Counter()
+
+        def __call__(self, number):
+            self.count.value += 1
+            return super().__call__(number)
+
+    list(train.loop(Counted(), Numbers(), 3, checkpoint=tmp_path))
+    resumed = Counted()
+    list(train.loop(resumed, Numbers(), 5, checkpoint=tmp_path))
+    assert resumed.count.value == 5
+
+
+def test_a_part_without_state_is_refused_by_its_name():
+    step = Duel()
+    step.parts["turn"] = 3
+    with pytest.raises(TypeError, match="The part 'turn' is a int, which has no state_dict: parts are"):
+        list(train.loop(step, Numbers(), 1))
+
+
 def test_what_the_loop_keeps_beside_the_step_is_in_the_checkpoint_and_not_rewound(tmp_path):
     class Taken:
         steps = []
