@@ -6,7 +6,7 @@ from itertools import cycle
 
 import numpy as np
 
-from gencore import embed, style
+from gencore import catalogue, embed, style
 from gencore.explore import Live
 
 COLUMNS = 4  # of the samples
@@ -72,7 +72,7 @@ def _cloud(run, points):
     real = run.data.test.images[:500].float().numpy()
     low, high = real.min(0), real.max(0)
     middle, reach = (low + high) / 2, 0.6 * float((high - low).max())
-    paper = run.config.paper.__name__.rpartition(".")[2]
+    paper = catalogue.short_name(run.config.paper)
     colours = [style.COLOURS["pca"], style.COLOURS.get(paper, style.COLOURS[style.CYCLE[0]])]
 
     def picture(alt):
