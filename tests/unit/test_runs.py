@@ -417,6 +417,23 @@ def test_what_a_run_needs_is_missed_before_the_training_and_not_after_it(smoke, 
             runs.get(name, retrain=True)
 
 
+def test_what_the_release_has_is_not_trained(smoke, narrow, monkeypatch):
+    """An installed package has no artefacts at first: the classifier comes from where they are."""
+    artefact, asked, begun = store.artefact, [], []
+
+    def downloaded(name, weights=True):
+        if name not in asked and name.startswith("classifier"):
+            save(store.own_dir(), name, profile="smoke")
+        asked.append(name)
+        return artefact(name, weights)
+
+    begin = runs.begin
+    monkeypatch.setattr(store, "artefact", downloaded)
+    monkeypatch.setattr(runs, "begin", lambda conf, dataset: begun.append(conf.name) or begin(conf, dataset))
+    runs.publish("ae-mnist-d4")
+    assert begun == ["ae-mnist-d4"] and "classifier-mnist" in asked
+
+
 def test_publish_trains_the_decoder_that_an_encoder_is_for(smoke, narrow, capsys):
     name = "encoder-mnist-d4"
     runs.publish(name)
@@ -466,6 +483,10 @@ def test_a_quick_run_leaves_the_published_ones_alone(own_runs, narrow, monkeypat
     assert command_line.main(["train", "ae-mnist-d2", "--again"]) == 0
     assert runs.get("ae-mnist-d2").meta["profile"] == "smoke", "under smoke, smoke's own come first"
     assert runs.get("classifier-mnist").meta["profile"] == "full", "and what it needs was there"
+    good = (own_runs / "smoke" / "ae-mnist-d2.json").read_text()
+    (own_runs / "smoke" / "ae-mnist-d2.json").write_text("{")
+    assert runs.state("ae-mnist-d2") == "damaged", "and it is smoke's own state"
+    (own_runs / "smoke" / "ae-mnist-d2.json").write_text(good)
     monkeypatch.delenv("GENCORE_PROFILE")
     assert files(own_runs) == before and runs.names() == names
     assert quietly("ae-mnist-d2").meta["profile"] == "full"
