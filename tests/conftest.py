@@ -33,6 +33,8 @@ def own_folders(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GENCORE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("GENCORE_THREADS", "1")  # the command line and `setup` set torch's threads
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -185,7 +185,7 @@ def test_first_cell_installs_from_the_release(monkeypatch, capsys):
     wheel = f"gencore-{stamp.version()}-py3-none-any.whl"
     address = f"{FORK}/releases/download/v{stamp.version()}/{wheel}"
     assert run_cell(FORK, monkeypatch) == [("pip", f"install -q {address}")]
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_ipython_puts_the_address_into_the_command():

@@ -298,16 +298,23 @@ def test_good_files_are_not_called_damaged(own_data, tmp_path, monkeypatch, erro
 
 
 def test_labels_are_optional_and_then_unknown(own_data):
-    arrays = image_arrays(shape=(9, 7, 2))
+    arrays = image_arrays(shape=(9, 7, 1))
     file = own_data("mine", train_images=arrays["train_images"], test_images=arrays["test_images"])
     mine = data.load(str(file))
-    assert mine.name == "mine" and mine.train.images.shape == (12, 2, 9, 7)
+    assert mine.name == "mine" and mine.train.images.shape == (12, 1, 9, 7)
     assert mine.train.labels.tolist() == [-1] * 12 and mine.classes == ()
     own_data("mine", **arrays | {"train_labels": arrays["train_labels"].astype(">i4")})
     mine = data.load(file)
     assert mine.train.labels.tolist() == arrays["train_labels"].tolist()
     assert mine.classes == tuple("0123456789")[: max(mine.train.labels) + 1]
-    assert mine.own and mine.shape == (2, 9, 7) and mine.ruler == "fashion-mnist"
+    assert mine.own and mine.shape == (1, 9, 7) and mine.ruler == "fashion-mnist"
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_are_grey_or_colour(own_data, channels):
+    arrays = image_arrays(shape=(9, 7, channels))
+    with pytest.raises(data.DataError, match=f"has {channels} channels; grey has 1 and colour 3"):
+        data.load(str(own_data("mine", **arrays)))
 
 
 def test_some_labels_may_be_unknown(own_data):
