@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gencore import data, evaluate, latents, nets, train
-from gencore.vae import bernoulli_log_likelihood
+from gencore.vae import bernoulli_log_likelihood, gaussian_log_likelihood, optimal_sigma
 
 TERMS = {"loss": "−reconstruction term, nats", "rec": "reconstruction term, nats"}
 
@@ -18,16 +18,17 @@ class Model(nn.Module):
     """A convolutional autoencoder with the networks of `vae.Model`.
 
     `priors` has N(0, I), which its codes do not follow, and one Gaussian and a mixture of ten that
-    `Step.finish` fits to the codes of the training images.
+    `Step.finish` fits to the codes of the training images. With the likelihood "gaussian" the
+    noise is that of `vae.optimal_sigma`, so that training minimises the squared error.
     """
 
-    def __init__(self, latent_dim, channels=1, size=28, width=24):
+    def __init__(self, latent_dim, channels=1, size=28, encoder=None, decoder=None,
+                 likelihood="bernoulli"):  # fmt: skip
         super().__init__()
-        self.latent_dim = latent_dim
-        self.encoder = nets.Encoder(latent_dim, channels, size, width, heads=1)
-        self.decoder = nets.Decoder(latent_dim, channels, size, width)
-        densities = {"prior": latents.Normal, "gaussian": latents.Gaussian, "gmm": latents.Mixture}
-        self.priors = nn.ModuleDict({name: kind(latent_dim) for name, kind in densities.items()})
+        self.latent_dim, self.likelihood = latent_dim, likelihood
+        self.encoder = nets.Encoder(latent_dim, channels, size, heads=1, **(encoder or {}))
+        self.decoder = nets.Decoder(latent_dim, channels, size, **(decoder or {}))
+        self.priors = latents.prior_and_fits(latent_dim)
 
     def encode(self, x):
         """The code of each image: (B, C, H, W) in [0, 1] -> (B, d)."""
@@ -42,6 +43,15 @@ class Model(nn.Module):
         return self.decoder(z).sigmoid()
 
 
+def reconstruction_term(model, x):
+    """log p(x|z) of each image at its own code, in nats, summed over pixels: (B,)."""
+    logits = model.decoder(model.encode(x))
+    if model.likelihood == "bernoulli":
+        return bernoulli_log_likelihood(x, logits)
+    mean = logits.sigmoid()
+    return gaussian_log_likelihood(x, mean, optimal_sigma(x, mean))
+
+
 class Step:
     """One update of the plain autoencoder: the reconstruction term of the ELBO, nothing else."""
 
@@ -51,22 +61,19 @@ class Step:
         self.parts = {"model": model, "optimiser": self.optimiser}
 
     def __call__(self, batch):
-        logits = self.model.decoder(self.model.encode(batch.x))
-        rec = bernoulli_log_likelihood(batch.x, logits).mean()
+        rec = reconstruction_term(self.model, batch.x).mean()
         train.update(self.optimiser, -rec)
         return {"loss": -rec.item(), "rec": rec.item()}
 
     def finish(self):
         """Fit one Gaussian and a mixture of ten to the codes of the training images."""
-        codes = evaluate.codes(self.model, self.split.images)
-        for name, kind in {"gaussian": latents.Gaussian, "gmm": latents.Mixture}.items():
-            self.model.priors[name].load_state_dict(kind.fit(codes).state_dict())
+        latents.fit_all(self.model.priors, evaluate.codes(self.model, self.split.images))
 
 
 def measure(model, dataset, n):
     """The reconstruction term, errors of reconstructions, distances of samples, live units."""
     return {
-        "rec": _reconstruction_term(model, dataset.test.images[:10_000]),
+        "rec": _mean_term(model, dataset.test.images[:10_000]),
         **evaluate.pixel_errors(model, dataset),
         **evaluate.distances(model, dataset, n),
         **evaluate.health(model, dataset),
@@ -74,9 +81,7 @@ def measure(model, dataset, n):
 
 
 @torch.no_grad()
-def _reconstruction_term(model, images):
-    device, terms = nets.device_of(model), []
-    for chunk in images.split(1000):
-        x = data.to_unit(chunk.to(device))
-        terms.append(bernoulli_log_likelihood(x, model.decoder(model.encode(x))).cpu().double())
-    return torch.cat(terms).mean().item()
+def _mean_term(model, images):
+    device = nets.device_of(model)
+    chunks = (data.to_unit(chunk.to(device)) for chunk in images.split(1000))
+    return torch.cat([reconstruction_term(model, x).cpu() for x in chunks]).double().mean().item()

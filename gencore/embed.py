@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from gencore import style
+from gencore import nets, style
 
 LIMIT = 200_000  # bytes of one network in a page
 BIG = 10_000  # weights of a layer that are the first to be stored in 8 bits
 PLAIN = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}
+PLAIN |= {nets.Centre: "centre"}
 
 
 def encode_array(values, row=None):

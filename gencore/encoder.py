@@ -15,12 +15,12 @@ TERMS = vae.TERMS
 class Model(nn.Module):
     """An encoder of its own size for a trained VAE `of`, whose decoder it keeps as it is."""
 
-    def __init__(self, of, channels=1, size=28, width=8, hidden=(64, 64)):
+    def __init__(self, of, channels=1, size=28, widths=(16,), hidden=(64, 64)):
         super().__init__()
         # In a tuple, the VAE is no submodule: its weights are neither trained nor stored.
         self._of = (of.eval().requires_grad_(False),)
         self.latent_dim = of.latent_dim
-        self.encoder = nets.Encoder(of.latent_dim, channels, size, width, hidden=hidden)
+        self.encoder = nets.Encoder(of.latent_dim, channels, size, widths, hidden=hidden)
 
     def _apply(self, function, recurse=True):
         self._of[0]._apply(function, recurse)  # to another device or type, both go together

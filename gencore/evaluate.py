@@ -153,8 +153,8 @@ def health(model, dataset, n=1000):
 
     A hidden unit (a channel, in a convolution) is live if it is positive anywhere for any of the
     first n test images: `live_units` is their share, `live_units_least` that of the worst layer.
-    `code_rank` is the effective rank of the codes' covariance, exp of the entropy of its
-    normalised eigenvalues: Roy & Vetterli (2007).
+    `code_rank` is the effective rank of the covariance of the codes (of a posterior, of its
+    means), exp of the entropy of its normalised eigenvalues: Roy & Vetterli (2007).
     """
     fired, hooks = {}, []
 
@@ -167,7 +167,7 @@ def health(model, dataset, n=1000):
         if isinstance(module, ACTIVATIONS):
             hooks.append(module.register_forward_hook(watch))
     try:
-        z = _some_codes(model, dataset.test.images[:n])
+        z = _some_codes(model, dataset.test.images[:n])  # runs the encoder
         decode(model, z)
     finally:
         for hook in hooks:
@@ -182,7 +182,7 @@ def health(model, dataset, n=1000):
 
 def _some_codes(model, images):
     if hasattr(model, "infer"):
-        return codes(model, images)
+        return torch.cat([model.infer(x).cpu() for x in _chunks(model, images)])
     return next(iter(model.priors.values())).sample(len(images), latents.generator(0)).cpu()
 
 

@@ -129,6 +129,19 @@ class Mixture(nn.Module):
         return (self.log_weights.log_softmax(0)[:, None] + torch.stack(parts)).logsumexp(0)
 
 
+def prior_and_fits(dim):
+    """N(0, I), and one Gaussian and a mixture of ten that `fit_all` fits to codes: a ModuleDict."""
+    kinds = {"prior": Normal, "gaussian": Gaussian, "gmm": Mixture}
+    return nn.ModuleDict({name: kind(dim) for name, kind in kinds.items()})
+
+
+def fit_all(densities, z):
+    """Fit each density of a ModuleDict that can be fitted to codes z (N, d), in place."""
+    for density in densities.values():
+        if hasattr(density, "fit"):
+            density.load_state_dict(density.fit(z).state_dict())
+
+
 def _checked(z):
     """Codes (N, d) as finite float64 on the CPU."""
     z = torch.as_tensor(z).detach().cpu().double()

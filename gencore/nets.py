@@ -1,7 +1,9 @@
 """The networks: encoders and decoders for images of 28 or 32 pixels.
 
-They are small on purpose. A decoder for 28 x 28 digits has some 40,000 parameters, so that it can
-be trained in minutes on a laptop and run inside a web page.
+They are small on purpose. A decoder for 28 x 28 digits has some 60,000 parameters, so that it can
+be trained in minutes on a laptop and run inside a web page. All hidden units are SiLUs, x times
+the sigmoid of x (Elfwing et al. 2018, arXiv:1702.03118): unlike a ReLU, one that is negative
+everywhere still has a gradient, so that it can come back to life.
 
 Training computes their matrix products in bfloat16 where the hardware has units for it (`mixed`);
 weights, results and everything outside the networks stay in float32.
@@ -60,13 +62,62 @@ def mixed(forward):
 class Encoder(nn.Module):
     """An image to `heads` vectors of `latent_dim` numbers: (B, C, H, W) -> (B, heads, d).
 
+    `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code. `widths`
+    are the channels of the convolutions, `hidden` the units of the layers between them and the
+    heads. `size` is a multiple of 4.
+    """
+
+    def __init__(self, latent_dim, channels=1, size=28, widths=(32,), heads=2, hidden=(256,)):
+        super().__init__()
+        cells = _cells(size)
+        self.heads, self.latent_dim = heads, latent_dim
+        units = [widths[-1] * cells**2, *hidden]
+        self.net = nn.Sequential(
+            Centre(),
+            nn.Conv2d(channels, widths[0], 8, 4, 2),  # (B, w, H/4, W/4): patches that overlap
+            nn.SiLU(),
+            *_convolutions(widths),
+            nn.Flatten(),
+            *_dense(units),
+            nn.Linear(units[-1], heads * latent_dim),
+        ).to(memory_format=torch.channels_last)
+
+    @mixed
+    def forward(self, x):
+        return self.net(x).unflatten(1, (self.heads, self.latent_dim))  # (B, heads, d)
+
+
+class Decoder(nn.Module):
+    """A code to the parameters of an image density, before the sigmoid: (B, d) -> (B, C, H, W).
+
+    `hidden` are the units of its first layers, `widths` the channels on the grid of H/4 x W/4
+    places, from each of which the last layer paints a patch of 8 x 8 pixels.
+    """
+
+    def __init__(self, latent_dim, channels=1, size=28, widths=(16, 48), hidden=(64,)):
+        super().__init__()
+        cells = _cells(size)
+        self.net = nn.Sequential(
+            *_dense([latent_dim, *hidden, widths[0] * cells**2]),
+            nn.Unflatten(1, (widths[0], cells, cells)),  # (B, w, H/4, W/4)
+            *_convolutions(widths),
+            nn.ConvTranspose2d(widths[-1], channels, 8, 4, 2),  # (B, C, H, W)
+        ).to(memory_format=torch.channels_last)
+
+    @mixed
+    def forward(self, z):
+        return self.net(z)
+
+
+class NarrowEncoder(nn.Module):
+    """Of the first edition: an image to `heads` vectors of `latent_dim` numbers: (B, C, H, W) -> (B, heads, d).
+
     `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code; `hidden`
     are the units of each layer between the convolutions and the heads. `size` is a multiple of 4.
     """
 
     def __init__(self, latent_dim, channels=1, size=28, width=24, heads=2, hidden=(128,)):
         super().__init__()
-        _check_size(size)
         self.heads, self.latent_dim = heads, latent_dim
         units = [2 * width * (size // 4) ** 2, *hidden]
         dense = [f for a, b in itertools.pairwise(units) for f in (nn.Linear(a, b), nn.ReLU())]
@@ -85,13 +136,12 @@ class Encoder(nn.Module):
         return self.net(x).unflatten(1, (self.heads, self.latent_dim))  # (B, heads, d)
 
 
-class Decoder(nn.Module):
-    """A code to the parameters of an image density, before the sigmoid: (B, d) -> (B, C, H, W)."""
+class NarrowDecoder(nn.Module):
+    """Of the first edition: a code to the parameters of an image density, before the sigmoid: (B, d) -> (B, C, H, W)."""
 
     def __init__(self, latent_dim, channels=1, size=28, width=24):
         super().__init__()
-        _check_size(size)
-        cells = size // 4
+        cells = _cells(size)
         self.net = nn.Sequential(
             nn.Linear(latent_dim, 2 * width * cells * cells),
             nn.ReLU(),
@@ -106,11 +156,30 @@ class Decoder(nn.Module):
         return self.net(z)
 
 
-def _check_size(size):
-    if size % 4 or size < 4:
+class Centre(nn.Module):
+    """Pixels from [0, 1] to [-1, 1], so that a black image is not the same as no input."""
+
+    def forward(self, x):
+        return 2 * x - 1
+
+
+def _dense(units):
+    pairs = itertools.pairwise(units)
+    return [layer for a, b in pairs for layer in (nn.Linear(a, b), nn.SiLU())]
+
+
+def _convolutions(widths):
+    pairs = itertools.pairwise(widths)
+    return [layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, 1, 1), nn.SiLU())]
+
+
+def _cells(size):
+    if size % 4 or size < 8:
         raise ValueError(
-            f"These networks halve an image twice: its side must be a multiple of 4; it is {size}."
+            f"These networks see an image in patches: its side must be a multiple of 4, from 8; "
+            f"it is {size}."
         )
+    return size // 4
 
 
 def parameters(*modules):

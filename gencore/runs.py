@@ -97,11 +97,11 @@ def state(name):
         return "missing"
     try:
         meta = _described(path)
-        if not is_repetition(name):
+        if not numbers_only(name):
             store.load(path)
         if _outdated(name, meta):
             return "stale"
-        if not is_repetition(name):
+        if not numbers_only(name):
             _opened(path)
         return "ready"
     except (store.Corrupt, OSError, LookupError):
@@ -115,10 +115,9 @@ def known(name):
     return config(name)
 
 
-def is_repetition(name):
-    """Whether a run is there for the error bars of another: its weights are not kept."""
-    base, _, seed = name.rpartition("-s")
-    return seed.isdigit() and {name, base} <= catalogue.runs().keys()
+def numbers_only(name):
+    """Whether of a run only the record is kept: a repetition, or one that nobody draws from."""
+    return name in catalogue.runs() and not config(name).weights
 
 
 def _path(name, weights=True):
@@ -345,6 +344,6 @@ def save(run, used=None):
     meta = run.meta | {"metrics": run.metrics, "history": run.history}
     meta |= {"used": used} if used else {}
     folder = store.own_dir()
-    store.save(folder / run.name, tensors, meta, keep=not is_repetition(run.name))
+    store.save(folder / run.name, tensors, meta, keep=not numbers_only(run.name))
     if folder == store.CHECKOUT / "book" / "runs":
         store.write_registry()

@@ -16,7 +16,7 @@ from torch import nn
 
 from gencore import data, evaluate, latents, metrics, nets, train
 
-TERMS = {"loss": "−ELBO, nats", "rec": "reconstruction term, nats", "kl": "KL term, nats"}
+TERMS = {"loss": "loss, nats", "rec": "reconstruction term, nats", "kl": "KL term, nats"}
 
 
 def reparameterise(mu, logvar, generator=None):
@@ -65,25 +65,33 @@ def optimal_sigma(x, mean):
 class Model(nn.Module):
     """A convolutional VAE: q(z|x) = N(mu(x), diag sigma(x)^2), p(z) = N(0, I).
 
-    `likelihood` is "bernoulli", or "gaussian" with `sigma` a number (fixed) or "optimal" (the
-    maximum-likelihood value of each training batch; its running mean is used for evaluation).
+    `encoder` and `decoder` are further arguments of the two networks. `likelihood` is "bernoulli"
+    for grey pixels, which are coins that nobody has thrown yet; "binary", with coins that are
+    thrown anew for each batch, before the encoder sees them; or "gaussian" with `sigma` a number
+    (fixed) or "optimal" (the maximum-likelihood value of each training batch; its running mean is
+    used for evaluation).
     """
 
-    def __init__(
-        self, latent_dim, channels=1, size=28, width=24, likelihood="bernoulli", sigma=1.0
-    ):
+    def __init__(self, latent_dim, channels=1, size=28, encoder=None, decoder=None,
+                 likelihood="bernoulli", sigma=1.0, width=0):  # fmt: skip
         super().__init__()
-        if likelihood not in ("bernoulli", "gaussian"):
-            raise ValueError(f"likelihood is {likelihood!r}; it can be 'bernoulli' or 'gaussian'.")
+        if likelihood not in ("bernoulli", "binary", "gaussian"):
+            raise ValueError(
+                f"likelihood is {likelihood!r}; it can be 'bernoulli', 'binary' or 'gaussian'."
+            )
         if sigma != "optimal" and not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
             raise ValueError(f"sigma is {sigma!r}; it can be a positive number or 'optimal'.")
         self.latent_dim, self.likelihood = latent_dim, likelihood
-        self.encoder = nets.Encoder(latent_dim, channels, size, width)
-        self.decoder = nets.Decoder(latent_dim, channels, size, width)
+        self.encoder = nets.Encoder(latent_dim, channels, size, **(encoder or {}))
+        self.decoder = nets.Decoder(latent_dim, channels, size, **(decoder or {}))
+        if width:  # the networks of the first edition, until their runs are trained again
+            self.encoder = nets.NarrowEncoder(latent_dim, channels, size, width)
+            self.decoder = nets.NarrowDecoder(latent_dim, channels, size, width)
         self.learn_sigma = sigma == "optimal"
         self.register_buffer("sigma", torch.tensor(1.0 if self.learn_sigma else float(sigma)))
-        prior, fitted = latents.Normal(latent_dim), latents.Mixture(latent_dim)
-        self.priors = nn.ModuleDict({"prior": prior, "gmm": fitted})
+        self.priors = latents.prior_and_fits(latent_dim)
+        if width:
+            del self.priors["gaussian"]
 
     def encode(self, x):
         """The posterior of each image: (B, C, H, W) in [0, 1] -> mu, logvar, each (B, d)."""
@@ -101,7 +109,7 @@ class Model(nn.Module):
     def log_likelihood(self, x, z):
         """log p(x|z) in nats, summed over pixels: (B,)."""
         logits = self.decoder(z)
-        if self.likelihood == "bernoulli":
+        if self.likelihood != "gaussian":
             return bernoulli_log_likelihood(x, logits)
         mean = logits.sigmoid()
         return gaussian_log_likelihood(x, mean, self._sigma(x, mean))
@@ -132,13 +140,12 @@ def log_normal(z, mu, logvar):
     return -0.5 * ((z - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)).sum(1)
 
 
-def iwae(model, x, k, generator=None):
-    """The importance-weighted bound with k samples, in nats per image: (B,).
+def log_weights(model, x, k, generator=None, seen=None):
+    """log p(x, z_i) / q(z_i|seen) of k codes for each image, in nats: (k, B).
 
-    log 1/k sum_i p(x, z_i) / q(z_i|x); k = 1 is the ELBO, more samples tighten it.
-    Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519, equation 8.
+    q may have looked at another picture than x, `seen`: the grey image of binary x, for example.
     """
-    mu, logvar = model.encode(x)
+    mu, logvar = model.encode(x if seen is None else seen)
     zero = torch.zeros_like(mu)
     log_w = []
     for _ in range(k):
@@ -146,13 +153,22 @@ def iwae(model, x, k, generator=None):
         log_w.append(
             model.log_likelihood(x, z) + log_normal(z, zero, zero) - log_normal(z, mu, logvar)
         )
-    return torch.stack(log_w).logsumexp(0) - math.log(k)
+    return torch.stack(log_w)
+
+
+def iwae(model, x, k, generator=None, seen=None):
+    """The importance-weighted bound with k samples, in nats per image: (B,).
+
+    log 1/k sum_i p(x, z_i) / q(z_i|x); k = 1 is the ELBO, more samples tighten it.
+    Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519, equation 8.
+    """
+    return log_weights(model, x, k, generator, seen).logsumexp(0) - math.log(k)
 
 
 class Step:
     """One update of the VAE: maximise the ELBO of a batch. `step(batch) -> {loss, rec, kl}`.
 
-    The returned terms are nats per image. `reduction="mean"` divides the likelihood by the number
+    The returned terms are nats per image; the loss is -rec + beta kl. `reduction="mean"` divides the likelihood by the number
     of pixels, the mistake that the book takes apart; `parts` is what a checkpoint has to keep.
     """
 
@@ -165,17 +181,19 @@ class Step:
         self.parts = {"model": model, "optimiser": self.optimiser, "noise": self.generator}
 
     def __call__(self, batch):
-        bound, rec, kl = elbo(self.model, batch.x, self.beta, self.generator)
+        x = batch.x
+        if self.model.likelihood == "binary":
+            x = torch.bernoulli(x, generator=self.generator)
+        bound, rec, kl = elbo(self.model, x, self.beta, self.generator)
         loss = -bound.mean()
         if self.reduction == "mean":
-            loss = -(rec / batch.x[0].numel() - self.beta * kl).mean()
+            loss = -(rec / x[0].numel() - self.beta * kl).mean()
         train.update(self.optimiser, loss)
-        return {"loss": -bound.mean().item(), "rec": rec.mean().item(), "kl": kl.mean().item()}
+        return {"loss": loss.item(), "rec": rec.mean().item(), "kl": kl.mean().item()}
 
     def finish(self):
-        """Fit the mixture to draws from the posteriors of the training images."""
-        codes = evaluate.codes(self.model, self.split.images)
-        self.model.priors["gmm"].load_state_dict(latents.Mixture.fit(codes).state_dict())
+        """Fit one Gaussian and a mixture of ten to draws from the training images' posteriors."""
+        latents.fit_all(self.model.priors, evaluate.codes(self.model, self.split.images))
 
 
 def measure(model, dataset, n):
@@ -190,32 +208,64 @@ def measure(model, dataset, n):
 
 @torch.no_grad()
 def bounds(model, images):
-    """ELBO and its parts on test images (uint8), IWAE on the first tenth of them; nats per image.
+    """ELBO and its parts on test images (uint8), and how far codes are from the prior; in nats.
 
-    `iwae_curve` is the IWAE bound with 1, 4, 16 and 64 samples.
+    The rate kl is the mutual information of image and code plus KL(q(z)||p(z)), Hoffman & Johnson
+    (2016). `mismatch_gaussian` and `mismatch_gmm` are E_q[log r(z) - log p(z)] with r a density
+    that was fitted to training codes: lower bounds of that KL, whatever r is.
     """
     device = nets.device_of(model)
     generator = latents.generator(0, device)
-    parts, mus, kls = [], [], []
+    parts, mus, kls, codes = [], [], [], []
     for chunk in images.split(500):
-        x = data.to_unit(chunk.to(device))
+        x = _thrown(model, data.to_unit(chunk.to(device)), generator)
         mu, logvar = model.encode(x)
         z = reparameterise(mu, logvar, generator)
         parts.append(model.log_likelihood(x, z).cpu().double())
         kls.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).cpu().double())
         mus.append(mu.cpu())
-    rec, kl = torch.cat(parts).mean().item(), torch.cat(kls).mean(0)
-    some, k = images[: max(1, len(images) // 10)], 100 if len(images) >= 10_000 else 10
-    curve = latents.generator(1, device)
+        codes.append(z)
+    rec, kl, z = torch.cat(parts).mean().item(), torch.cat(kls).mean(0), torch.cat(codes)
+    own = model.priors["prior"].log_prob(z)
+    fitted = {name: density for name, density in model.priors.items() if name != "prior"}
     return {
         "elbo": rec - kl.sum().item(), "rec": rec, "kl": kl.sum().item(), "kl_per_dim": kl.tolist(),
-        "iwae": _mean_iwae(model, some, k, generator),
-        "iwae_curve": [_mean_iwae(model, some, k, curve) for k in (1, 4, 16, 64)],
+        **{f"mismatch_{name}": (density.log_prob(z) - own).double().mean().item()
+           for name, density in fitted.items()},
         "active_units": metrics.active_units(torch.cat(mus)), "sigma": model.sigma.item(),
+        **weighted_bounds(model, images[::10], 128 if len(images) >= 10_000 else 16),
     }  # fmt: skip
 
 
-def _mean_iwae(model, images, k, generator):
+def _thrown(model, x, generator):
+    """The coins of images (B, C, H, W), for a model of binary ones; x itself for any other."""
+    return torch.bernoulli(x, generator=generator) if model.likelihood == "binary" else x
+
+
+@torch.no_grad()
+def weighted_bounds(model, images, k):
+    """Importance-weighted bounds with up to k samples on images (uint8), in nats per image.
+
+    For a Bernoulli likelihood they are bounds of log p(b) of binary images b, one draw for each
+    image: only the ELBO is linear in the pixels, so only there grey images give the average over
+    draws. `iwae` is the bound with k samples, `iwae_elbo` the ELBO of the same images and coins,
+    `iwae_gain` their difference with its standard error over images, `iwae_curve` the bounds with
+    `iwae_samples` 1, 4, 16, ... of the same draws.
+    """
     device = nets.device_of(model)
-    chunks = (data.to_unit(chunk.to(device)) for chunk in images.split(100))
-    return torch.cat([iwae(model, x, k, generator) for x in chunks]).cpu().double().mean().item()
+    coins, generator, log_w = latents.generator(2, device), latents.generator(1, device), []
+    for chunk in images.split(100):
+        x = data.to_unit(chunk.to(device))
+        b = x if model.likelihood == "gaussian" else torch.bernoulli(x, generator=coins)
+        seen = b if model.likelihood == "binary" else x
+        log_w.append(log_weights(model, b, k, generator, seen).cpu().double())
+    log_w = torch.cat(log_w, 1)  # (k, images)
+    counts = [4**i for i in range(10) if 4**i < k] + [k]
+    groups = [log_w[: k // m * m].unflatten(0, (-1, m)).logsumexp(1).mean(0) for m in counts]
+    bounds = [group - math.log(m) for group, m in zip(groups, counts, strict=True)]
+    gain = bounds[-1] - bounds[0]
+    return {
+        "iwae": bounds[-1].mean().item(), "iwae_elbo": bounds[0].mean().item(),
+        "iwae_gain": gain.mean().item(), "iwae_gain_se": gain.std().item() / len(gain) ** 0.5,
+        "iwae_samples": counts, "iwae_curve": [bound.mean().item() for bound in bounds],
+    }  # fmt: skip

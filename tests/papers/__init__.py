@@ -33,7 +33,7 @@ def size(conf):
 def smallest():
     """{paper: name of its smallest run in the catalogue}."""
     rows = sorted(catalogue.runs().values(), key=size, reverse=True)
-    return {catalogue.short_name(conf.paper): conf.name for conf in rows if not runs.is_repetition(conf.name)}
+    return {catalogue.short_name(conf.paper): conf.name for conf in rows if not runs.numbers_only(conf.name)}
 
 
 CASES = [*smallest().values(), *NEW]

@@ -13,7 +13,7 @@ LIMIT_ALL, LIMIT_ONE = 40e6, 5e6  # bytes
 ACCURACY = {"mnist": 0.99, "fashion-mnist": 0.90, "cifar10": 0.78}  # the bars of the book
 IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 ROWS = catalogue.runs()
-KEPT = [name for name in ROWS if not runs.is_repetition(name)]
+KEPT = [name for name in ROWS if not runs.numbers_only(name)]
 DRAWING = [name for name in KEPT if papers.can_draw(ROWS[name])]
 COLLAPSED = "vae-cifar10-d200-mean"  # the one that shows what must not be done
 
@@ -75,7 +75,7 @@ def test_the_snapshots_go_from_the_first_step_to_the_last(name):
     assert run.snapshots["frechet"][-1] < run.snapshots["frechet"][0]
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if runs.is_repetition(name)])
+@pytest.mark.parametrize("name", [name for name in ROWS if runs.numbers_only(name)])
 def test_of_a_repetition_only_numbers_are_kept(name, published):
     assert described(name)["weights"] == "not kept" and not (published / f"{name}.safetensors").exists()
     with pytest.raises(store.StoreError, match="retrain=True"):
@@ -163,7 +163,7 @@ def test_no_distance_is_below_the_floor(name):
 @has("frechet_prior")
 def test_each_density_of_the_model_has_its_distance(name):
     values, conf = described(name)["metrics"], ROWS[name]
-    first = name if not runs.is_repetition(name) else name.rpartition("-s")[0]
+    first = name if not runs.numbers_only(name) else name.rpartition("-s")[0]
     for prior in runs.get(first).model.priors:
         assert {f"frechet_{prior}", f"kid_{prior}", f"sharpness_{prior}"} <= values.keys(), conf.name
 
@@ -226,7 +226,7 @@ def test_they_are_small(published):
 
 
 def test_there_is_nothing_else(published):
-    ends = {name: [".json"] if runs.is_repetition(name) else [".json", ".safetensors"] for name in ROWS}
+    ends = {name: [".json"] if runs.numbers_only(name) else [".json", ".safetensors"] for name in ROWS}
     assert {p.name for p in files(published)} == {f"{n}{end}" for n in ROWS for end in ends[n]}
 
 

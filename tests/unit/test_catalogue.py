@@ -43,7 +43,7 @@ def test_a_name_says_what_the_run_is(name):
     assert conf.model.get("channels", channels) == channels
     assert conf.model.get("size", side) == side
     assert conf.seed == (int(name[-1]) if re.search(r"-s\d$", name) else 0)
-    assert runs.is_repetition(name) == bool(conf.seed)
+    assert runs.numbers_only(name) == bool(conf.seed)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -57,7 +57,7 @@ def test_repetitions_differ_in_the_seed_and_the_pictures_alone(name):
 def test_headline_runs_have_three_seeds():
     assert catalogue.seeds("vae-mnist-d2") == ["vae-mnist-d2", "vae-mnist-d2-s1", "vae-mnist-d2-s2"]
     assert catalogue.seeds("ae-mnist-d2") == ["ae-mnist-d2"], "and not those of ae-mnist-d20"
-    repeated = {name.rpartition("-s")[0] for name in ROWS if runs.is_repetition(name)}
+    repeated = {name.rpartition("-s")[0] for name in ROWS if runs.numbers_only(name)}
     assert repeated and {len(catalogue.seeds(name)) for name in repeated} == {3}
 
 

@@ -35,7 +35,7 @@ def save(folder, name, *, metrics=None, profile="full", keep=None, **changes):
     if hasattr(model, "priors"):
         tensors |= {"snapshots.images": torch.zeros(2, 16, 1, 28, 28, dtype=torch.uint8),
                     "snapshots.steps": torch.tensor([1, 9])}  # fmt: skip
-    store.save(folder / name, tensors, meta, keep=not runs.is_repetition(name))
+    store.save(folder / name, tensors, meta, keep=not runs.numbers_only(name))
     return model
 
 
@@ -210,8 +210,8 @@ def test_of_a_repetition_there_are_numbers_and_no_weights(own_runs, narrow):
     for metric in ("fid", "kl_per_dim"):
         with pytest.raises(LookupError, match=f"vae-mnist-d2 has no number '{metric}'; it has elbo."):
             runs.summary("vae-mnist-d2", metric)
-    assert runs.is_repetition(one) and not runs.is_repetition("vae-mnist-d2")
-    assert not runs.is_repetition("mine-s1") and not runs.is_repetition("vae-mnist-d2-s9")
+    assert runs.numbers_only(one) and not runs.numbers_only("vae-mnist-d2")
+    assert not runs.numbers_only("mine-s1") and not runs.numbers_only("vae-mnist-d2-s9")
 
 
 def test_an_autoencoder_is_drawn_from_the_density_that_is_named(own_runs, narrow):

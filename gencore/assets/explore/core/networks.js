@@ -33,6 +33,7 @@ const ACTIVATIONS = {
   leaky: [(v, { slope }) => (v > 0 ? v : slope * v), (v, y, { slope }) => (v > 0 ? 1 : slope)],
   tanh: [Math.tanh, (v, y) => 1 - y * y],
   sigmoid: [sigmoid, (v, y) => y * (1 - y)],
+  centre: [(v) => 2 * v - 1, () => 2],
   silu: gated(sigmoid, bump),
   gelu: gated(gaussian, density),
   gelu_tanh: gated((v) => sigmoid(bend(v)), (v) => bump(bend(v)) * BEND * (1 + 3 * 0.044715 * v * v)),
