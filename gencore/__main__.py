@@ -111,7 +111,7 @@ def _publish(what):
     name = runs.checked(what).name
     print(f"{name}: training", flush=True)
     run = runs.publish(what, progress=True)
-    kept = " (a repetition: its numbers, not its weights)" if runs.numbers_only(name) else ""
+    kept = " (its numbers, not its weights)" if runs.numbers_only(name) else ""
     print(f"{name}: saved in {store.own_dir()}{kept}, {run.meta['cpu_s']:.0f} s of processor time")
 
 

@@ -22,9 +22,13 @@ class Model(nn.Module):
     noise is that of `vae.optimal_sigma`, so that training minimises the squared error.
     """
 
+    followed = "gaussian"  # by its codes, of the densities: live figures draw from it
+
     def __init__(self, latent_dim, channels=1, size=28, encoder=None, decoder=None,
                  likelihood="bernoulli"):  # fmt: skip
         super().__init__()
+        if likelihood not in ("bernoulli", "gaussian"):
+            raise ValueError(f"likelihood is {likelihood!r}; it can be 'bernoulli' or 'gaussian'.")
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = nets.Encoder(latent_dim, channels, size, heads=1, **(encoder or {}))
         self.decoder = nets.Decoder(latent_dim, channels, size, **(decoder or {}))

@@ -204,4 +204,5 @@ def on_other_images(conf, path, name):
         raise ValueError(f"{path} has images of shape {shape} (C, H, W); they should be square.")
     found = {"channels": shape[0], "size": shape[-1], "shape": list(shape)}
     model = conf.model | {key: value for key, value in found.items() if key in conf.model}
-    return replace(conf, name=name, data=str(path), model=model, batch=min(conf.batch, n))
+    told = {"name": name, "data": str(path), "model": model, "batch": min(conf.batch, n)}
+    return replace(conf, weights=True, **told)  # published or not, of one's own they are kept

@@ -34,6 +34,7 @@ class Model(nn.Module):
     priors = property(lambda self: self.of.priors)
     decoder = property(lambda self: self.of.decoder)
     sigma = property(lambda self: self.of.sigma)
+    likelihood = property(lambda self: self.of.likelihood)
 
     encode, infer = vae.Model.encode, vae.Model.infer
 

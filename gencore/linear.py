@@ -22,6 +22,8 @@ class Model(nn.Module):
     it is probabilistic PCA. `shape` is that of an image, (C, H, W), or of any other vector, (D,).
     """
 
+    likelihood = "gaussian"
+
     def __init__(self, latent_dim, shape=(1, 28, 28)):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)

@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
 
 class NarrowEncoder(nn.Module):
-    """Of the first edition: an image to `heads` vectors of `latent_dim` numbers: (B, C, H, W) -> (B, heads, d).
+    """Of the first edition, an image to `heads` vectors: (B, C, H, W) -> (B, heads, d).
 
     `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code; `hidden`
     are the units of each layer between the convolutions and the heads. `size` is a multiple of 4.
@@ -137,7 +137,7 @@ class NarrowEncoder(nn.Module):
 
 
 class NarrowDecoder(nn.Module):
-    """Of the first edition: a code to the parameters of an image density, before the sigmoid: (B, d) -> (B, C, H, W)."""
+    """Of the first edition, a code to an image before the sigmoid: (B, d) -> (B, C, H, W)."""
 
     def __init__(self, latent_dim, channels=1, size=28, width=24):
         super().__init__()
@@ -191,4 +191,3 @@ def device_of(model):
     """The device on which a module's parameters and buffers lie; the CPU if it has none."""
     tensors = itertools.chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
-

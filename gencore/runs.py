@@ -71,7 +71,7 @@ def describe(name):
 
 
 def metrics(name):
-    """The recorded metrics of a run, {name: number or list}; repetitions have them, too."""
+    """The recorded metrics of a run, {name: number or list}; no weights are needed for them."""
     return describe(name)["metrics"]
 
 
@@ -116,7 +116,7 @@ def known(name):
 
 
 def numbers_only(name):
-    """Whether of a run only the record is kept: a repetition, or one that nobody draws from."""
+    """Whether of a published run only the record is kept, without weights to draw from."""
     return name in catalogue.runs() and not config(name).weights
 
 
@@ -166,7 +166,7 @@ def get(name, retrain=False):
     (`GENCORE_PROFILE`) and leaves the artefact alone.
     The state of torch's random generators stays as it is. Raises LookupError for an unknown name,
     store.Corrupt for a damaged file, store.StoreError when the artefact is neither here nor in the
-    release, or when the weights of a repetition are asked for.
+    release, or when no weights of it are kept.
     """
     if retrain:
         return fresh(known(name), progress=True)
@@ -334,7 +334,7 @@ def publish(what, progress=False):
 
 
 def save(run, used=None):
-    """Write the artefact of a run: weights (but of a repetition), snapshots, the record."""
+    """Write the artefact of a run: its record, and weights and snapshots if it keeps them."""
     half = run.config.half
     tensors = {
         key: value.half() if half and value.is_floating_point() else value

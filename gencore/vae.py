@@ -98,9 +98,13 @@ class Model(nn.Module):
         return self.encoder(x).unbind(1)
 
     def infer(self, x, generator=None):
-        """Codes of images: draws from q(z|x) with a generator, its means without: (B, d)."""
-        mu, logvar = self.encode(x)
-        return mu if generator is None else reparameterise(mu, logvar, generator)
+        """Codes of images: draws from q(z|x) with a generator, its means without: (B, d).
+
+        A model of binary images draws for coins that it throws with the same generator.
+        """
+        if generator is None:
+            return self.encode(x)[0]
+        return reparameterise(*self.encode(_thrown(self, x, generator)), generator)
 
     def decode(self, z):
         """The mean image of each code: (B, d) -> (B, C, H, W) in [0, 1]."""
@@ -168,8 +172,9 @@ def iwae(model, x, k, generator=None, seen=None):
 class Step:
     """One update of the VAE: maximise the ELBO of a batch. `step(batch) -> {loss, rec, kl}`.
 
-    The returned terms are nats per image; the loss is -rec + beta kl. `reduction="mean"` divides the likelihood by the number
-    of pixels, the mistake that the book takes apart; `parts` is what a checkpoint has to keep.
+    The returned terms are nats per image; the loss, which is minimised, is -rec + beta kl.
+    `reduction="mean"` divides its likelihood by the number of pixels, the mistake that the book
+    takes apart; `parts` is what a checkpoint has to keep.
     """
 
     def __init__(self, model, split=None, lr=1e-3, seed=0, beta=1.0, reduction="sum"):
@@ -181,9 +186,7 @@ class Step:
         self.parts = {"model": model, "optimiser": self.optimiser, "noise": self.generator}
 
     def __call__(self, batch):
-        x = batch.x
-        if self.model.likelihood == "binary":
-            x = torch.bernoulli(x, generator=self.generator)
+        x = _thrown(self.model, batch.x, self.generator)
         bound, rec, kl = elbo(self.model, x, self.beta, self.generator)
         loss = -bound.mean()
         if self.reduction == "mean":
@@ -210,6 +213,7 @@ def measure(model, dataset, n):
 def bounds(model, images):
     """ELBO and its parts on test images (uint8), and how far codes are from the prior; in nats.
 
+    Importance-weighted bounds are those of every tenth image, or of 50 if there are fewer.
     The rate kl is the mutual information of image and code plus KL(q(z)||p(z)), Hoffman & Johnson
     (2016). `mismatch_gaussian` and `mismatch_gmm` are E_q[log r(z) - log p(z)] with r a density
     that was fitted to training codes: lower bounds of that KL, whatever r is.
@@ -228,18 +232,20 @@ def bounds(model, images):
     rec, kl, z = torch.cat(parts).mean().item(), torch.cat(kls).mean(0), torch.cat(codes)
     own = model.priors["prior"].log_prob(z)
     fitted = {name: density for name, density in model.priors.items() if name != "prior"}
+    some = images[:: min(10, max(1, len(images) // 50))]
     return {
         "elbo": rec - kl.sum().item(), "rec": rec, "kl": kl.sum().item(), "kl_per_dim": kl.tolist(),
         **{f"mismatch_{name}": (density.log_prob(z) - own).double().mean().item()
            for name, density in fitted.items()},
         "active_units": metrics.active_units(torch.cat(mus)), "sigma": model.sigma.item(),
-        **weighted_bounds(model, images[::10], 128 if len(images) >= 10_000 else 16),
+        **weighted_bounds(model, some, 128 if len(images) >= 10_000 else 16),
     }  # fmt: skip
 
 
 def _thrown(model, x, generator):
     """The coins of images (B, C, H, W), for a model of binary ones; x itself for any other."""
-    return torch.bernoulli(x, generator=generator) if model.likelihood == "binary" else x
+    binary = getattr(model, "likelihood", None) == "binary"
+    return torch.bernoulli(x, generator=generator) if binary else x
 
 
 @torch.no_grad()
@@ -249,8 +255,8 @@ def weighted_bounds(model, images, k):
     For a Bernoulli likelihood they are bounds of log p(b) of binary images b, one draw for each
     image: only the ELBO is linear in the pixels, so only there grey images give the average over
     draws. `iwae` is the bound with k samples, `iwae_elbo` the ELBO of the same images and coins,
-    `iwae_gain` their difference with its standard error over images, `iwae_curve` the bounds with
-    `iwae_samples` 1, 4, 16, ... of the same draws.
+    `iwae_gain` their difference with its standard error over images (one image has none),
+    `iwae_curve` the bounds with `iwae_samples` 1, 4, 16, ... of the same draws.
     """
     device = nets.device_of(model)
     coins, generator, log_w = latents.generator(2, device), latents.generator(1, device), []
@@ -264,8 +270,9 @@ def weighted_bounds(model, images, k):
     groups = [log_w[: k // m * m].unflatten(0, (-1, m)).logsumexp(1).mean(0) for m in counts]
     bounds = [group - math.log(m) for group, m in zip(groups, counts, strict=True)]
     gain = bounds[-1] - bounds[0]
+    error = {"iwae_gain_se": gain.std().item() / len(gain) ** 0.5} if len(gain) > 1 else {}
     return {
         "iwae": bounds[-1].mean().item(), "iwae_elbo": bounds[0].mean().item(),
-        "iwae_gain": gain.mean().item(), "iwae_gain_se": gain.std().item() / len(gain) ** 0.5,
+        "iwae_gain": gain.mean().item(), **error,
         "iwae_samples": counts, "iwae_curve": [bound.mean().item() for bound in bounds],
     }  # fmt: skip

@@ -7,6 +7,9 @@ from torch import nn
 
 from gencore import data, latents
 
+# arguments of the Model of a VAE or an autoencoder: networks that take no time
+SMALL = {"encoder": {"widths": [4], "hidden": [8]}, "decoder": {"widths": [4, 4], "hidden": [8]}}
+
 
 def random_norms(module):
     """Batch norms as after some training: neither statistics nor gains are trivial."""
@@ -77,6 +80,7 @@ class Model(nn.Module):
         rounded(self)
         self.priors = nn.ModuleDict({"prior": latents.Normal(latent_dim)})
         if fitted:
+            self.followed = "gaussian"
             z = torch.randn(50, latent_dim).cumsum(1) + torch.arange(1, latent_dim + 1)
             self.priors["gaussian"] = latents.Gaussian.fit(z)
 

@@ -23,7 +23,7 @@ def latent(models, images=2000):
     plane = embed.part("plane", _plane(specs[0], codes[0], start[0], described), kind="plane")
     small = embed.pictures(*_pictures(run, dataset, rows[0], start, kind))
     longest = max(spec["dim"] for spec in specs)
-    fitted = "gaussian" in run.model.priors
+    fitted = _fitted(run.model) is not None
     return Live(
         "latent", f"the latent space of {kind}",
         embed.stage(plane, small, split="minmax(0, 5fr) minmax(0, 6fr)", controls=11),
@@ -44,8 +44,7 @@ def _model(run, dataset, images, rows):
     if len(axes) == 1:
         raise ValueError(f"{run.name} has one latent dimension; a plane needs two.")
     middle, spread = np.zeros(codes.shape[1]), {}
-    if "gaussian" in run.model.priors:  # an autoencoder's codes follow no prior but this one
-        gaussian = run.model.priors["gaussian"]
+    if (gaussian := _fitted(run.model)) is not None:
         middle, spread = gaussian.mean.cpu().numpy(), {"spread": gaussian.chol.flatten().tolist()}
     reach = max(3.0, np.quantile(np.abs(codes - middle), 0.995))
     medians = {
@@ -62,6 +61,11 @@ def _model(run, dataset, images, rows):
         "medians": medians, "middle": middle.tolist(), "reach": float(np.ceil(2 * reach) / 2),
         **spread,
     }, codes  # fmt: skip
+
+
+def _fitted(model):
+    """The Gaussian that codes follow, of a model that has no prior for them; None for a VAE."""
+    return model.priors["gaussian"] if getattr(model, "followed", "") == "gaussian" else None
 
 
 def _plane(spec, codes, start, alt):

@@ -6,10 +6,12 @@ own. It is the same in a test and in a process that a test starts and kills.
 
 import dataclasses
 import hashlib
+import inspect
 import os
 
 import threadpoolctl
 import torch
+from small_networks import SMALL
 
 from gencore import catalogue, data, runs, train
 from papers import codes, game, pixels
@@ -21,7 +23,6 @@ NEW = {
     "game-ring": catalogue.Config("game-ring", game, "ring", {"latent_dim": 4}, half=False),
     "codes-mnist": catalogue.Config("codes-mnist", codes, "mnist", {"latent_dim": 3}),
 }
-SMALL = {"width": 4, "hidden": [8, 8]}  # of networks
 STEPS, IMAGES = 8, (256, 100)
 
 
@@ -41,7 +42,10 @@ CASES = [*smallest().values(), *NEW]
 
 def narrow(conf):
     """A run with narrow networks and small batches."""
-    model = {key: SMALL.get(key, value) for key, value in conf.model.items()}
+    own = {"width": 4, "widths": [4], "hidden": [8, 8]}  # as a row may have them
+    model = {key: own.get(key, value) for key, value in conf.model.items()}
+    taken = inspect.signature(conf.paper.Model).parameters
+    model |= {key: SMALL[key] for key in SMALL if key in taken}
     return dataclasses.replace(conf, model=model, batch=16)
 
 

@@ -13,7 +13,7 @@ class Model(nn.Module):
 
     def __init__(self, latent_dim=3, channels=1, size=28, width=4):
         super().__init__()
-        self.decoder = nets.Decoder(latent_dim, channels, size, width)
+        self.decoder = nets.Decoder(latent_dim, channels, size, (width, width), (2 * width,))
         self.priors = nn.ModuleDict({"gaussian": latents.Gaussian(latent_dim)})
 
     def decode(self, z):

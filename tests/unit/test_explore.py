@@ -13,9 +13,9 @@ import refresh_figures
 import torch
 from notebook_files import read
 from PIL import Image
-from small_networks import Model, images, run, trained
+from small_networks import SMALL, Model, images, run, trained
 
-from gencore import embed, explore, style
+from gencore import ae, embed, explore, style, vae
 from gencore.explore import _training as training
 from gencore.explore import shared
 
@@ -216,6 +216,19 @@ def test_an_autoencoder_brings_its_fitted_gaussian():
     plain = explore.latent(run(Model(2)), 30).spec
     assert plain["radii"] == [1, 2] and "spread" not in plain["models"][0]
     assert plain["models"][0]["middle"] == [0, 0]
+
+
+def test_a_vae_is_drawn_from_its_prior_though_a_gaussian_was_fitted_to_its_codes():
+    torch.manual_seed(0)
+    made = {}
+    for paper in (vae, ae):
+        model = paper.Model(2, **SMALL).eval()
+        model.priors["gaussian"].mean.fill_(3.0)
+        made[paper] = explore.latent(run(model), 30).spec
+    assert made[vae]["radii"] == [1, 2] and "N(0, I)" in made[vae]["drawn"]
+    assert "spread" not in made[vae]["models"][0] and made[vae]["models"][0]["middle"] == [0, 0]
+    assert made[ae]["radii"] == [] and "fitted" in made[ae]["drawn"]
+    assert made[ae]["models"][0]["middle"] == [3, 3] and "spread" in made[ae]["models"][0]
 
 
 def test_what_cannot_be_shown_is_said():
