@@ -34,7 +34,7 @@ PAPER, INK, MUTED, FAINT = "#fbfaf7", "#33322e", "#5f5c54", "#e4e0d6"
 DASHES, STROKES = (0, (4, 3)), ("-", "--", "-.", ":")
 STYLE = {
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "figure.dpi": DPI, "font.family": "DejaVu Sans", "font.size": 11.5, "axes.labelsize": 11.5,
+    "figure.dpi": DPI, "font.family": "DejaVu Sans", "mathtext.fontset": "cm", "font.size": 11.5, "axes.labelsize": 11.5,
     "axes.titlesize": 11.5, "axes.titlepad": 8,
     "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "gencore"
 # before it. A test reads it, too; a name that is not there yet is left out of the page.
 MODULES = """files store formats data nets latents checkpoint train classifier rulers metrics
              evaluate vae ae linear encoder gan aae avb vaegan pyramid glo catalogue runs style show
-             embed explore controls check bench __init__ __main__""".split()
+             diagram embed explore controls check bench __init__ __main__""".split()
 MARKER = "<!-- gencore:api -->"
 
 
