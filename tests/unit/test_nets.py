@@ -1,104 +1,251 @@
 """nets: shapes, sizes, and the format of their matrix products in training and outside it."""
 
+import itertools
+
 import pytest
 import torch
+from small_networks import SMALL
+from torch import nn
 
-from gencore import ae, classifier, data, nets, train, vae
+from gencore import ae, catalogue, classifier, data, encoder, nets, train, vae
 
 SIZES = [(1, 28), (3, 32), (1, 8)]
+ROWS = {name: conf for name, conf in catalogue.runs().items() if conf.paper in (vae, ae, encoder)}
+NARROW = {name for name, conf in ROWS.items() if conf.model.get("width")}  # of the first edition
 
 
 @pytest.mark.parametrize(("channels", "size"), SIZES)
 @pytest.mark.parametrize("latent_dim", [1, 10])
 def test_shapes(channels, size, latent_dim):
-    x = torch.rand(5, channels, size, size)
-    for heads in (1, 2):
-        net = nets.Encoder(latent_dim, channels, size, width=4, heads=heads)
+    x, z = torch.rand(5, channels, size, size), torch.randn(5, latent_dim)
+    for heads, (widths, hidden) in itertools.product((1, 2), [((4,), (8,)), ([3, 5], []), ((2, 4, 3), (6, 7))]):
+        net = nets.Encoder(latent_dim, channels, size, widths, heads, hidden)
         assert net(x).shape == (5, heads, latent_dim)
-    z = torch.randn(5, latent_dim)
-    assert nets.Decoder(latent_dim, channels, size, width=4)(z).shape == x.shape
+        assert nets.Decoder(latent_dim, channels, size, widths, hidden)(z).shape == x.shape
+    for heads in (1, 2):
+        assert nets.NarrowEncoder(latent_dim, channels, size, 4, heads)(x).shape == (5, heads, latent_dim)
+    assert nets.NarrowDecoder(latent_dim, channels, size, 4)(z).shape == x.shape
 
 
-def encoder_size(d, c, s, w, heads):
-    return (
-        (16 * c * w + w)
-        + (32 * w * w + 2 * w)
-        + (2 * w * (s // 4) ** 2 + 1) * 128
-        + 129 * heads * d
-    )
+def chain(units):
+    """Parameters of fully connected layers from each number of units to the next."""
+    return sum((a + 1) * b for a, b in itertools.pairwise(units))
 
 
-def decoder_size(d, c, s, w):
+def smooth(widths):
+    """Parameters of convolutions of 3 x 3 from each number of channels to the next."""
+    return sum((9 * a + 1) * b for a, b in itertools.pairwise(widths))
+
+
+def encoder_size(d, c, s, widths, heads, hidden):
+    patches = (64 * c + 1) * widths[0]
+    return patches + smooth(widths) + chain([widths[-1] * (s // 4) ** 2, *hidden, heads * d])
+
+
+def decoder_size(d, c, s, widths, hidden):
+    return chain([d, *hidden, widths[0] * (s // 4) ** 2]) + smooth(widths) + 64 * widths[-1] * c + c
+
+
+def narrow_size(d, c, s, w, heads, hidden):
+    return (16 * c + 1) * w + (16 * w + 1) * 2 * w + chain([2 * w * (s // 4) ** 2, *hidden, heads * d])
+
+
+def narrow_decoder_size(d, c, s, w):
     return (d + 1) * 2 * w * (s // 4) ** 2 + (32 * w * w + w) + (16 * c * w + c)
 
 
 @pytest.mark.parametrize(("channels", "size"), SIZES)
-def test_parameter_counts_are_those_of_the_layers(channels, size):
-    for d, w in ((2, 24), (10, 8), (200, 32)):
-        arguments = d, channels, size, w
-        assert nets.parameters(nets.Encoder(*arguments)) == encoder_size(*arguments, 2)
-        assert nets.parameters(nets.Decoder(*arguments)) == decoder_size(*arguments)
-        both = nets.parameters(nets.Encoder(*arguments), nets.Decoder(*arguments))
-        assert both == encoder_size(*arguments, 2) + decoder_size(*arguments)
+@pytest.mark.parametrize(("d", "widths", "hidden"), [(2, (32,), (256,)), (10, (8, 6), ()), (200, [5, 7, 3], [9, 4])])
+def test_parameter_counts_are_those_of_the_layers(channels, size, d, widths, hidden):
+    of = d, channels, size
+    for heads in (1, 2):
+        counted = nets.parameters(nets.Encoder(*of, widths, heads, hidden))
+        assert counted == encoder_size(*of, widths, heads, hidden)
+        counted = nets.parameters(nets.NarrowEncoder(*of, widths[0], heads, hidden))
+        assert counted == narrow_size(*of, widths[0], heads, hidden)
+    decoder = nets.Decoder(*of, widths, hidden)
+    assert nets.parameters(decoder) == decoder_size(*of, widths, hidden)
+    assert nets.parameters(nets.NarrowDecoder(*of, widths[0])) == narrow_decoder_size(*of, widths[0])
+    net = nets.Encoder(*of, widths, 2, hidden)
+    assert nets.parameters(net, decoder) == encoder_size(*of, widths, 2, hidden) + decoder_size(*of, widths, hidden)
 
 
-@pytest.mark.parametrize("d", [2, 4, 10])
-def test_a_decoder_that_lives_in_a_page_is_under_100_kilobytes_in_half_precision(d):
-    assert 2 * nets.parameters(nets.Decoder(d)) < 100_000
+def published(conf):
+    """The model of a row as it is before its training; of a small encoder, with its VAE."""
+    used = {key: published(catalogue.config(name)) for key, name in conf.uses.items()}
+    with torch.device("meta"):
+        return conf.paper.Model(**used, **conf.model)
+
+
+DIGITS = sorted({conf.model["latent_dim"]: name for name, conf in ROWS.items()
+                 if conf.data == "mnist" and not conf.uses}.values())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_a_decoder_of_digits_has_at_most_100_000_parameters(name):
+    count = nets.parameters(published(ROWS[name]).decoder)
+    assert 20_000 < count <= 100_000
+    assert {ROWS[n].model["latent_dim"] for n in DIGITS} == {2, 4, 10, 20, 32, 64}, "all that are published"
+
+
+WEIGHTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+SHAPES = (nn.Flatten, nn.Unflatten, nets.Centre)
+
+
+def kinds(net):
+    """What stands between one layer of weights and the next, of a network."""
+    between, found = [], []
+    for layer in net.net:
+        if isinstance(layer, WEIGHTS):
+            found.append(between)
+            between = []
+        else:
+            between.append(layer)
+    return [*found, between]
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in NARROW])
+def test_every_hidden_unit_is_a_silu(name):
+    model = published(ROWS[name])
+    own = [model.encoder] if ROWS[name].uses else [model.encoder, model.decoder]
+    for net in own:
+        first, *hidden, last = kinds(net)
+        assert len(hidden) >= 2 and not last, "what comes out is not confined"
+        assert all(isinstance(layer, SHAPES) for layer in first)
+        for between in hidden:
+            active = [layer for layer in between if not isinstance(layer, SHAPES)]
+            assert [type(layer) for layer in active] == [nn.SiLU]
+        assert not any(isinstance(module, nn.ReLU) for module in net.modules())
+
+
+def test_networks_of_the_first_edition_are_those_of_the_photographs_alone():
+    narrow = (nets.NarrowEncoder, nets.NarrowDecoder)
+    for name, conf in ROWS.items():
+        model = published(conf)
+        mine = [isinstance(m, narrow) for m in model.modules()]
+        assert any(mine) == (name in NARROW) == (conf.data == "cifar10"), name
+
+
+@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder])
+def test_a_unit_that_is_negative_everywhere_still_learns(network):
+    """With ReLUs, no gradient would come through a layer that is off for every input."""
+    torch.manual_seed(0)
+    net = network(3, size=8, **{"widths": (4, 4), "hidden": (8,)})
+    x = torch.rand(16, 1, 8, 8) if network is nets.Encoder else torch.randn(16, 3)
+    first = next(layer for layer in net.net if isinstance(layer, WEIGHTS))
+    with torch.no_grad():
+        first.bias.fill_(-6)
+    seen = []
+    first.register_forward_hook(lambda module, inputs, output: seen.append(output.max()))
+    net(x).square().sum().backward()
+    assert seen[0] < 0, "all are off"
+    assert (first.weight.grad.abs().flatten(1).sum(1) > 0).all() and (first.bias.grad != 0).all()
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), [32, 64, 16]])
-def test_an_encoder_has_the_hidden_layers_it_is_asked_for(hidden):
-    net = nets.Encoder(3, width=4, hidden=hidden)
-    dense = [m for m in net.net if isinstance(m, torch.nn.Linear)]
-    assert [m.in_features for m in dense] == [8 * 7 * 7, *hidden]
+def test_networks_have_the_hidden_layers_they_are_asked_for(hidden):
+    net = nets.Encoder(3, widths=(4, 6), hidden=hidden)
+    dense = [m for m in net.net if isinstance(m, nn.Linear)]
+    assert [m.in_features for m in dense] == [6 * 7 * 7, *hidden]
     assert [m.out_features for m in dense] == [*hidden, 6]
-    assert sum(isinstance(m, torch.nn.ReLU) for m in net.net) == 2 + len(hidden)
-    assert isinstance(net.net[-1], torch.nn.Linear), "what comes out is not confined"
+    assert sum(isinstance(m, nn.SiLU) for m in net.net) == 2 + len(hidden)
     assert net(torch.rand(5, 1, 28, 28)).shape == (5, 2, 3)
+    net = nets.Decoder(3, widths=(4, 6), hidden=hidden)
+    dense = [m for m in net.net if isinstance(m, nn.Linear)]
+    assert [m.in_features for m in dense] == [3, *hidden]
+    assert [m.out_features for m in dense] == [*hidden, 4 * 7 * 7]
+    assert sum(isinstance(m, nn.SiLU) for m in net.net) == 2 + len(hidden)
+
+
+def names(net):
+    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 
 def test_the_names_of_the_weights_are_those_of_the_published_files():
-    sizes = {key: tuple(value.shape) for key, value in nets.Encoder(2).state_dict().items()}
-    assert sizes == {
+    assert names(nets.Encoder(2)) == {
+        "net.1.weight": (32, 1, 8, 8), "net.1.bias": (32,),
+        "net.4.weight": (256, 1568), "net.4.bias": (256,),
+        "net.6.weight": (4, 256), "net.6.bias": (4,),
+    }  # fmt: skip
+    assert names(nets.Decoder(2)) == {
+        "net.0.weight": (64, 2), "net.0.bias": (64,),
+        "net.2.weight": (784, 64), "net.2.bias": (784,),
+        "net.5.weight": (48, 16, 3, 3), "net.5.bias": (48,),
+        "net.7.weight": (48, 1, 8, 8), "net.7.bias": (1,),
+    }  # fmt: skip
+    assert names(nets.NarrowEncoder(2)) == {
         "net.0.weight": (24, 1, 4, 4), "net.0.bias": (24,),
         "net.2.weight": (48, 24, 4, 4), "net.2.bias": (48,),
         "net.5.weight": (128, 2352), "net.5.bias": (128,),
         "net.7.weight": (4, 128), "net.7.bias": (4,),
+    }  # fmt: skip
+    assert names(nets.NarrowDecoder(2)) == {
+        "net.0.weight": (2352, 2), "net.0.bias": (2352,),
+        "net.3.weight": (48, 24, 4, 4), "net.3.bias": (24,),
+        "net.5.weight": (24, 1, 4, 4), "net.5.bias": (1,),
     }  # fmt: skip
 
 
 def test_one_image_does_not_see_another():
     torch.manual_seed(0)
     x, z = torch.rand(6, 1, 28, 28), torch.randn(6, 3)
-    encoder, decoder = nets.Encoder(3, width=4), nets.Decoder(3, width=4)
+    encoder, decoder = nets.Encoder(3, widths=(4, 4)), nets.Decoder(3, widths=(4, 4))
     assert torch.allclose(encoder(x)[2:4], encoder(x[2:4]), atol=1e-6)
     assert torch.allclose(decoder(z)[2:4], decoder(z[2:4]), atol=1e-6)
     heads = encoder(x)
     assert not torch.allclose(heads[:, 0], heads[:, 1]), "the two heads are two"
 
 
-def test_every_pixel_is_seen_and_painted():
+@pytest.mark.parametrize(("channels", "size"), SIZES)
+def test_every_pixel_is_seen_and_painted(channels, size):
     torch.manual_seed(0)
-    x = torch.rand(8, 1, 28, 28, requires_grad=True)
-    nets.Encoder(3, width=8)(x).square().sum().backward()
+    x = torch.rand(8, channels, size, size, requires_grad=True)
+    nets.Encoder(3, channels, size, widths=(8,))(x).square().sum().backward()
     assert (x.grad.abs().sum(0) > 0).all()
     z = torch.randn(2, 3)
-    images = nets.Decoder(3, width=8)(z)
+    images = nets.Decoder(3, channels, size, widths=(8, 8))(z)
     assert (images[0] != images[1]).all()
 
 
-@pytest.mark.parametrize("size", [0, 2, 30, 27])
-@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder])
-def test_a_side_that_cannot_be_halved_twice_is_refused(network, size):
-    with pytest.raises(ValueError, match=f"its side must be a multiple of 4; it is {size}"):
+def test_each_place_of_the_grid_paints_8_by_8_pixels_and_each_pixel_is_painted_four_times():
+    torch.manual_seed(0)
+    net = nets.Decoder(3, size=28).net
+    grid = torch.randn(1, 48, 7, 7, requires_grad=True)
+    net[-1](grid)[0, 0, 13, 13].backward()
+    places = grid.grad[0].abs().sum(0) > 0
+    assert places[2:4, 2:4].all() and places.sum() == 4, "patches overlap"
+    one = torch.zeros(1, 48, 7, 7)
+    one[0, :, 3, 3] = 1
+    touched = (net[-1](one) != net[-1](torch.zeros(1, 48, 7, 7)))[0, 0]
+    assert touched[10:18, 10:18].all() and touched.sum() == 64
+
+
+def test_an_encoder_sees_pixels_from_minus_one_to_one():
+    """So that a black image is not the same as no input: with any weights, it moves the first layer."""
+    x = torch.tensor([0.0, 0.25, 1.0])
+    assert nets.Centre()(x).tolist() == [-1, -0.5, 1]
+    torch.manual_seed(0)
+    net = nets.Encoder(3, size=8)
+    assert isinstance(net.net[0], nets.Centre)
+    black = torch.zeros(1, 1, 8, 8)
+    filtered = net.net[1](net.net[0](black)) - net.net[1].bias[:, None, None]
+    assert filtered.abs().min() > 1e-4
+    image = torch.rand(4, 1, 8, 8)
+    assert torch.equal(net(image), net.net[1:](2 * image - 1).unflatten(1, (2, 3)))
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, 30, 27])
+@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder, nets.NarrowEncoder, nets.NarrowDecoder])
+def test_a_side_that_is_not_made_of_patches_is_refused(network, size):
+    with pytest.raises(ValueError, match=f"its side must be a multiple of 4, from 8; it is {size}") as caught:
         network(2, size=size)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_device_of_a_model_is_that_of_what_it_holds():
     assert nets.device_of(torch.nn.Linear(1, 1, device="meta")).type == "meta"
     assert nets.device_of(torch.nn.BatchNorm1d(2, affine=False).to("meta")).type == "meta"
-    assert nets.device_of(torch.nn.ReLU()) == torch.device("cpu")
+    assert nets.device_of(torch.nn.SiLU()) == torch.device("cpu")
 
 
 # mixed precision
@@ -205,7 +352,7 @@ def test_another_precision_is_refused_in_one_sentence(monkeypatch, value):
         nets.precision("cpu")
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="GENCORE_PRECISION"):
-        nets.Decoder(2, size=8, width=2)(torch.zeros(1, 2))
+        nets.Decoder(2, size=8)(torch.zeros(1, 2))
 
 
 def test_bfloat16_pays_where_there_are_units_for_it(monkeypatch):
@@ -224,7 +371,7 @@ def test_objectives_weights_and_optimiser_states_stay_in_float32(half, paper, mi
     losses, update = [], train.update
     monkeypatch.setattr(train, "update", lambda optimiser, loss: losses.append(loss) or update(optimiser, loss))
     torch.manual_seed(0)
-    model = paper.Model(width=4) if paper is classifier else paper.Model(2, width=4)
+    model = paper.Model(width=4) if paper is classifier else paper.Model(2, **SMALL)
     step = paper.Step(model)
     for batch, _ in zip(data.batches(mini, 32), range(3), strict=False):
         step(batch)
@@ -240,7 +387,7 @@ def test_bfloat16_learns_what_float32_learns(mini, monkeypatch):
     for precision in ("float32", "bfloat16"):
         monkeypatch.setenv("GENCORE_PRECISION", precision)
         torch.manual_seed(0)
-        step = vae.Step(vae.Model(4, width=4), lr=3e-3)
+        step = vae.Step(vae.Model(4, **SMALL), lr=3e-3)
         batches = data.batches(mini, 64, seed=1)
         found[precision] = [step(next(batches))["loss"] for _ in range(40)]
     moved = found["float32"][0] - found["float32"][-1]
