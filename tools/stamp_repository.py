@@ -83,13 +83,14 @@ def stamp_notebook(path, repo, root=ROOT):
 
 
 def readme_table(repo, root=ROOT):
-    """The table of chapters in README.md, each with its Colab link once there is one."""
+    """The table of chapters in README.md: each executed notebook, and Colab once there is a link."""
     lines = ["| chapter | open |", "| --- | --- |"]
     for name in chapters(root):
         file = f"{name}.ipynb"
         title = read(root / "notebooks" / file)["cells"][0]["source"].splitlines()[0]
-        link = "`make lab`" if repo == PLACEHOLDER else f"[Colab]({colab(repo, file)})"
-        lines.append(f"| [{name[:2]} {title.removeprefix('# ')}](notebooks/{file}) | {link} |")
+        links = f"[text and outputs](notebooks/{file})"
+        links += "" if repo == PLACEHOLDER else f" · [run in Colab]({colab(repo, file)})"
+        lines.append(f"| {name[:2]} {title.removeprefix('# ')} | {links} |")
     return "\n".join(lines)
 
 
