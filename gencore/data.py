@@ -8,6 +8,7 @@ import difflib
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ class Row:
     ruler: str  # the dataset whose frozen classifier measures it, or "points": its coordinates
     source: str  # torchvision's name for it, "embedded" or "computed"
     centres: torch.Tensor | None = None  # of a toy's modes, (K, 2)
+    of: str = ""  # the dataset whose images are changed
+    change: Callable | None = None  # by this: float (N, C, H, W) in [0, 1] -> the same kind
 
 
 def _ring():
@@ -36,6 +39,22 @@ def _ring():
 
 def _grid():
     return torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+
+
+def _enlarged(x):
+    """28 x 28 pixels become 32 x 32."""
+    return torch.nn.functional.interpolate(x, (32, 32), mode="bilinear")
+
+
+def _grey(x):
+    """Brightness of colours, by the weights of ITU-R BT.601."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+
+
+def _smooth(x):
+    """Without details finer than two pixels: to half the size and back."""
+    small = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+    return torch.nn.functional.interpolate(small, x.shape[2:], mode="bilinear")
 
 
 DIGITS = tuple("0123456789")
@@ -54,7 +73,12 @@ TABLE = {
     "fashion-mini": Row((1, 28, 28), CLOTHES, "fashion-mnist", "embedded"),
     "ring": Row((2,), tuple(map(str, range(8))), "points", "computed", _ring()),
     "grid": Row((2,), tuple(map(str, range(25))), "points", "computed", _grid()),
-}
+    "mnist-32": Row((1, 32, 32), DIGITS, "mnist", "computed", None, "mnist", _enlarged),
+    "fashion-mnist-32": Row((1, 32, 32), CLOTHES, "fashion-mnist", "computed", None,
+                            "fashion-mnist", _enlarged),
+    "cifar10-grey": Row((1, 32, 32), THINGS, "cifar10", "computed", None, "cifar10", _grey),
+    "cifar10-smooth": Row((3, 32, 32), THINGS, "cifar10", "computed", None, "cifar10", _smooth),
+}  # fmt: skip
 NAMES = tuple(TABLE)
 SHAPES = {
     name: row.shape for name, row in TABLE.items() if row.source[0].isupper()
@@ -104,6 +128,11 @@ class Dataset:
         """Of an image, (C, H, W), or of a point, (2,)."""
         return tuple(self.train.images.shape[1:])
 
+    @property
+    def resized(self):
+        """Whether images have another shape than the data of their ruler."""
+        return self.own or self.ruler in TABLE and self.shape != TABLE[self.ruler].shape
+
     def to(self, device):
         """The same dataset on a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
@@ -121,7 +150,8 @@ def load(name):
     """Load a dataset by name, or your own images from a folder or an `.npz` file.
 
     Names: mnist, fashion-mnist, cifar10; fashion-mini, which is embedded and needs no network;
-    the 2-D toys ring and grid. Under the profile smoke the embedded images stand in for every
+    the 2-D toys ring and grid; mnist-32, fashion-mnist-32, cifar10-grey and cifar10-smooth, which
+    are computed from the others. Under the profile smoke the embedded images stand in for every
     real dataset, and a line says so. Raises DataError when the data cannot be had: nothing else
     is put in its place.
     """
@@ -132,6 +162,8 @@ def load(name):
         return _read_npz(store.ASSETS / "fashion-mini.npz", name)
     if name in SHAPES:
         return _stand_in(name) if profile() == "smoke" else _real(name)
+    if name in TABLE:
+        return _changed(name, TABLE[name])
     if path.is_dir():
         return _folder(path)
     if name.endswith(".npz") and path.exists():
@@ -208,6 +240,8 @@ def batches(split, batch_size=128, seed=0, device=None):
 
 def where(name):
     """`(found, place)`: the file that `load(name)` would read, or where it has looked."""
+    if name in TABLE and TABLE[name].of:
+        return where(TABLE[name].of)
     if name not in SHAPES:
         return True, "embedded" if name == "fashion-mini" else "computed"
     files = _places(name)
@@ -294,6 +328,19 @@ def _stand_in(name):
         return Split(images.repeat(1, channels, 1, 1), split.labels)
 
     return _dataset(name, reshape(mini.train), reshape(mini.test), mini.source, TABLE[name], True)
+
+
+def _changed(name, row):
+    """The images of another dataset, changed: enlarged, in grey, smoothed."""
+    before = load(row.of)
+
+    def change(split):
+        chunks = (row.change(to_unit(chunk)) for chunk in split.images.split(1000))
+        images = torch.cat([(x * 255).round().clamp(0, 255).byte() for x in chunks])
+        return Split(images, split.labels)
+
+    train, test = change(before.train), change(before.test)
+    return _dataset(name, train, test, before.source, row, before.stand_in)
 
 
 def _toy(name, n=10_000):

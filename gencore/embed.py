@@ -97,6 +97,8 @@ def _layer(layer):
         return {"op": "reshape", "shape": list(layer.unflattened_size)}
     if isinstance(layer, nn.Linear):
         return {"op": "linear", "out": layer.out_features} | _weights(layer)
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+        return {"op": "layer_norm", "eps": layer.eps} | _weights(layer)
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and (shape := _convolution(layer)):
         return shape | _weights(layer)
     raise TypeError(f"explore.js has no layer for {layer}; see gencore.embed.network.")
@@ -116,7 +118,8 @@ def _convolution(layer):
 
 
 def _weights(layer):
-    weight = layer.weight.detach().cpu().double().numpy()
+    one = torch.ones(getattr(layer, "normalized_shape", ()))  # of a layer norm without a scale
+    weight = (one if layer.weight is None else layer.weight).detach().cpu().double().numpy()
     bias = np.zeros(weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0])
     if layer.bias is not None:
         bias = layer.bias.detach().cpu().double().numpy()

@@ -140,7 +140,7 @@ def distances(model, dataset, n=10_000):
 
 
 def _features(images, dataset):
-    return metrics.features(images, dataset.ruler, resize=dataset.own)  # of any size, if own
+    return metrics.features(images, dataset.ruler, resize=dataset.resized)  # to its ruler's shape
 
 
 def _sharpness(what, images):

@@ -21,6 +21,23 @@ const RULES = {
     }
     return { input, weight: dw, bias: db };
   },
+  layer_norm(dy, x, { weight, eps }) {
+    const size = weight.length, input = new Float32Array(dy.length);
+    const dw = new Float64Array(size), db = new Float64Array(size);
+    for (let at = 0; at < dy.length; at += size) {
+      const one = x.data.subarray(at, at + size), { mean, sd } = moments(one, eps);
+      const unit = Array.from(one, (v) => (v - mean) / sd); // what the scale has multiplied
+      const scaled = unit.map((u, i) => dy[at + i] * weight[i]);
+      const even = scaled.reduce((sum, d) => sum + d, 0) / size;
+      const along = scaled.reduce((sum, d, i) => sum + d * unit[i], 0) / size;
+      unit.forEach((u, i) => {
+        dw[i] += dy[at + i] * u;
+        db[i] += dy[at + i];
+        input[at + i] = (scaled[i] - even - u * along) / sd;
+      });
+    }
+    return { input, weight: dw, bias: db };
+  },
   reshape: (dy) => ({ input: dy }),
   flatten: (dy) => ({ input: dy }),
 };

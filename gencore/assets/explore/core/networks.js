@@ -40,7 +40,7 @@ const ACTIVATIONS = {
 };
 
 const OPERATIONS = {
-  linear, conv, deconv,
+  linear, conv, deconv, layer_norm: normed,
   reshape: (x, { shape }) => ({ data: x.data, shape }),
   flatten: (x) => ({ data: x.data, shape: [sizeOf(x.shape)] }),
 };
@@ -61,6 +61,22 @@ function linear(x, { weight, bias, out }) {
     }
   }
   return { data: y, shape: [out] };
+}
+
+/* Each example with mean 0 and variance 1, then scaled and shifted unit by unit. */
+function normed(x, { weight, bias, eps }) {
+  const size = weight.length, y = new Float32Array(x.data.length);
+  for (let at = 0; at < y.length; at += size) {
+    const one = x.data.subarray(at, at + size), { mean, sd } = moments(one, eps);
+    one.forEach((v, i) => { y[at + i] = ((v - mean) / sd) * weight[i] + bias[i]; });
+  }
+  return { data: y, shape: x.shape };
+}
+
+/** Mean of numbers, and the root of their variance plus eps. */
+function moments(values, eps) {
+  const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
+  return { mean, sd: Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length + eps) };
 }
 
 /* A convolution and its transpose pair a small plane with a big one: position (row, column) of the
