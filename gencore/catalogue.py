@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 
-from gencore import ae, classifier, data, encoder, linear, train, vae
+from gencore import ae, classifier, data, encoder, linear, ppca, train, vae
 
 PROMISED = ("Model", "Step", "measure", "TERMS")  # what a paper's module offers
 
@@ -64,8 +64,10 @@ def short_name(paper):
 FEWEST = 80  # of the reader's own images to train on
 MNIST = {"channels": 1, "size": 28}
 CIFAR = {"channels": 3, "size": 32}
-# These networks have a narrow ReLU layer in which many units never fire; the worst one keeps 21 %.
-NARROW = {"least_live": 0.2}
+PATCHES = {"encoder": {"widths": [48], "hidden": []}, "decoder": {"widths": [48], "hidden": []}}
+WIDE = {"epochs": 20, "lr": 4e-3}  # the budget of all runs with these networks
+LADDER = ("mnist-32", "fashion-mnist-32", "cifar10-grey", "cifar10-smooth")  # and cifar10
+KEPT_SOLUTIONS = (("mnist", 10), ("cifar10", 200))
 
 
 def _classifiers():
@@ -90,15 +92,48 @@ def _digits(seed):
 
 
 def _photographs(seed):
-    """VAEs of CIFAR-10 with one seed; with the first one, the mistake of averaging, too."""
-    end = f"-s{seed}" if seed else ""
-    net = CIFAR | {"latent_dim": 200, "width": 32, "likelihood": "gaussian"}
-    budget = {"epochs": 10, "lr": 1e-3, "weights": not seed} | NARROW
-    for what, sigma in (("", 1.0), ("-sigma", "optimal")):
+    """VAEs of CIFAR-10 with 200 latents, and the deterministic twin, with one seed."""
+    end, kept = f"-s{seed}" if seed else "", not seed
+    budget = WIDE | {"seed": seed, "snapshots": 0 if seed else 24}
+    net = CIFAR | PATCHES | {"latent_dim": 200, "likelihood": "gaussian"}
+    for what, sigma in (("-sigma", "optimal"), ("", 1.0)):
         yield Config(f"vae-cifar10-d200{what}{end}", vae, "cifar10", net | {"sigma": sigma},
-                     seed=seed, snapshots=0 if seed else 24, **budget)  # fmt: skip
-    if not seed:
-        yield Config("vae-cifar10-d200-mean", vae, "cifar10", net, {"reduction": "mean"}, **budget)
+                     weights=kept, **budget)  # fmt: skip
+    yield Config(f"ae-cifar10-d200{end}", ae, "cifar10", net, weights=False, seed=seed, **WIDE)
+
+
+def _one_factor_at_a_time():
+    """What changes with the latent dimension, the data, the network, the likelihood's weight."""
+    net = PATCHES | {"likelihood": "gaussian"}
+    learned = net | {"sigma": "optimal"}
+    for d in (64, 10, 32, 128, 512):
+        size = CIFAR | {"latent_dim": d}
+        yield Config(f"vae-cifar10-d{d}-sigma", vae, "cifar10", size | learned, weights=d == 64,
+                     **WIDE)  # fmt: skip
+        yield Config(f"ae-cifar10-d{d}", ae, "cifar10", size | net, weights=False, **WIDE)
+    for name in LADDER:
+        shape = {"channels": data.TABLE[name].shape[0], "size": 32, "latent_dim": 64}
+        yield Config(f"vae-{name}-d64-sigma", vae, name, shape | learned, **WIDE)
+    size = CIFAR | {"latent_dim": 200}
+    wide = learned | {"encoder": {"widths": [96], "hidden": []},
+                      "decoder": {"widths": [96], "hidden": []}}  # fmt: skip
+    yield Config("vae-cifar10-d200-sigma-wide", vae, "cifar10", size | wide, weights=False, **WIDE)
+    yield Config("vae-cifar10-d200-sigma-long", vae, "cifar10", size | learned, weights=False,
+                 **WIDE | {"epochs": 60})  # fmt: skip
+    yield Config("vae-cifar10-d200-mean", vae, "cifar10", size | net, {"reduction": "mean"},
+                 weights=False, **WIDE)  # fmt: skip
+
+
+def _solved():
+    """Linear models: one that is trained to its optimum, and the optimum, solved, beside each d."""
+    yield Config("vae-mnist-linear", linear, "mnist", {"latent_dim": 10, "shape": [1, 28, 28]},
+                 schedule="constant", epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
+    sizes = [("mnist", d) for d in (2, 4, 10, 20, 32, 64)]
+    sizes += [("cifar10", d) for d in (10, 32, 64, 128, 200, 512)]
+    for name, d in [*sizes, *((name, 64) for name in LADDER)]:
+        net = {"latent_dim": d, "shape": list(data.TABLE[name].shape)}
+        yield Config(f"ppca-{name}-d{d}", ppca, name, net, weights=(name, d) in KEPT_SOLUTIONS,
+                     schedule="constant", epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
 
 
 def _encoders():
@@ -112,10 +147,10 @@ def _encoders():
 @functools.cache
 def runs():
     """{name: Config} of every published run, in the order in which they are trained."""
-    solved = Config("vae-mnist-linear", linear, "mnist", {"latent_dim": 10, "shape": [1, 28, 28]},
-                    schedule="constant", epochs=1, batch=500, lr=1.0, half=False)  # fmt: skip
-    vaes = [row for seed in (0, 1, 2) for family in (_digits, _photographs) for row in family(seed)]
-    return {config.name: config for config in (*_classifiers(), solved, *vaes, *_encoders())}
+    repeated = [row for seed in (0, 1, 2) for kind in (_digits, _photographs) for row in kind(seed)]
+    single = [*_one_factor_at_a_time(), *_encoders()]
+    rows = [*_classifiers(), *_solved(), *repeated, *single]
+    return {config.name: config for config in rows}
 
 
 def config(name):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from gencore import formats, store
+from gencore import derived, formats, store
 from gencore.formats import DataError
 
 
@@ -41,22 +41,6 @@ def _grid():
     return torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
 
 
-def _enlarged(x):
-    """28 x 28 pixels become 32 x 32."""
-    return torch.nn.functional.interpolate(x, (32, 32), mode="bilinear")
-
-
-def _grey(x):
-    """Brightness of colours, by the weights of ITU-R BT.601."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-
-
-def _smooth(x):
-    """Without details finer than two pixels: to half the size and back."""
-    small = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
-    return torch.nn.functional.interpolate(small, x.shape[2:], mode="bilinear")
-
-
 DIGITS = tuple("0123456789")
 CLOTHES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
@@ -73,11 +57,12 @@ TABLE = {
     "fashion-mini": Row((1, 28, 28), CLOTHES, "fashion-mnist", "embedded"),
     "ring": Row((2,), tuple(map(str, range(8))), "points", "computed", _ring()),
     "grid": Row((2,), tuple(map(str, range(25))), "points", "computed", _grid()),
-    "mnist-32": Row((1, 32, 32), DIGITS, "mnist", "computed", None, "mnist", _enlarged),
+    "mnist-32": Row((1, 32, 32), DIGITS, "mnist", "computed", None, "mnist", derived.enlarged),
     "fashion-mnist-32": Row((1, 32, 32), CLOTHES, "fashion-mnist", "computed", None,
-                            "fashion-mnist", _enlarged),
-    "cifar10-grey": Row((1, 32, 32), THINGS, "cifar10", "computed", None, "cifar10", _grey),
-    "cifar10-smooth": Row((3, 32, 32), THINGS, "cifar10", "computed", None, "cifar10", _smooth),
+                            "fashion-mnist", derived.enlarged),
+    "cifar10-grey": Row((1, 32, 32), THINGS, "cifar10", "computed", None, "cifar10", derived.grey),
+    "cifar10-smooth": Row((3, 32, 32), THINGS, "cifar10", "computed", None, "cifar10",
+                          derived.smooth),
 }  # fmt: skip
 NAMES = tuple(TABLE)
 SHAPES = {
