@@ -83,7 +83,7 @@ def stamp_notebook(path, repo, root=ROOT):
 
 
 def readme_table(repo, root=ROOT):
-    """The table of chapters in README.md: each executed notebook, and Colab once there is a link."""
+    """The table of chapters in README.md: executed notebooks, and Colab once there is a link."""
     lines = ["| chapter | open |", "| --- | --- |"]
     for name in chapters(root):
         file = f"{name}.ipynb"
