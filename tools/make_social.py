@@ -85,7 +85,7 @@ def path():
         return runs.get(name).sample(n)
 
     strip(1, samples("ae-mnist-d10"))
-    strip(2, torch.cat([samples("vae-mnist-d2", 4), samples("vae-mnist-d20", 4)]))
+    strip(2, torch.cat([samples("vae-mnist-d2", 4), samples("vae-mnist-d64", 4)]))
     strip(3, samples("vae-mnist-d10"))
     pairs = [samples(f"vae-mnist-d{d}", 2) for d in (2, 4, 10, 64)]
     strip(4, torch.stack(pairs, 1).flatten(0, 1))
