@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 
-from gencore import ae, classifier, data, encoder, linear, ppca, train, vae
+from gencore import ae, classifier, contrast, data, encoder, linear, ppca, rulers, train, vae
 
 PROMISED = ("Model", "Step", "measure", "TERMS")  # what a paper's module offers
 
@@ -76,6 +76,16 @@ def _classifiers():
                  {"augmented": True}, epochs=15, lr=0.1)  # fmt: skip
     yield Config("classifier-fashion-mnist", classifier, "fashion-mnist", MNIST | {"width": 24},
                  epochs=5, lr=0.1)  # fmt: skip
+
+
+def _contrasts():
+    """The second ruler of each dataset."""
+    budget = {"batch": 256, "lr": 2e-3}
+    yield Config("contrast-mnist", contrast, "mnist", MNIST | {"width": 16}, epochs=5, **budget)
+    yield Config("contrast-fashion-mnist", contrast, "fashion-mnist", MNIST | {"width": 16},
+                 epochs=5, **budget)  # fmt: skip
+    yield Config("contrast-cifar10", contrast, "cifar10", CIFAR | {"width": 16}, epochs=10,
+                 **budget)  # fmt: skip
 
 
 def _digits(seed):
@@ -149,7 +159,7 @@ def runs():
     """{name: Config} of every published run, in the order in which they are trained."""
     repeated = [row for seed in (0, 1, 2) for kind in (_digits, _photographs) for row in kind(seed)]
     single = [*_one_factor_at_a_time(), *_encoders()]
-    rows = [*_classifiers(), *_solved(), *repeated, *single]
+    rows = [*_classifiers(), *_contrasts(), *_solved(), *repeated, *single]
     return {config.name: config for config in rows}
 
 
@@ -215,11 +225,14 @@ def _plain(value):
 
 
 def needed(conf):
-    """The runs that must be there before this one is trained: those it uses, and its classifier."""
+    """The runs that must be there before this one is trained: those it uses, and its rulers.
+
+    A ruler itself, which draws no images, is not measured with one.
+    """
     row = data.TABLE.get(conf.data)
     ruler = row.ruler if row else data.load(conf.data).ruler
-    classifier_run = [] if ruler == "points" else [f"classifier-{ruler}"]
-    return [name for name in (*conf.uses.values(), *classifier_run) if name != conf.name]
+    networks = rulers.networks(ruler) if hasattr(conf.paper.Model, "decode") else ()
+    return [*conf.uses.values(), *(f"{network}-{ruler}" for network in networks)]
 
 
 def on_other_images(conf, path, name):

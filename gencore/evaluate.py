@@ -2,8 +2,9 @@
 
 They need no more of a model than `priors`, `decode` and, if it can, `infer`. All distances compare
 N images with the N first test images, on the features of the dataset's ruler: 64 numbers of a
-frozen classifier, or the coordinates of points. `frechet_floor` is what N real training images
-score. Fixed seeds make every number repeatable from the artefact alone.
+frozen classifier and 64 of a network that knows no labels, or the coordinates of points.
+`frechet_floor` is what N real training images score. Fixed seeds make every number repeatable from
+the artefact alone.
 """
 
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gencore import data, latents, metrics, nets
+from gencore import data, latents, metrics, nets, rulers
 
 CHUNK = 1000  # images in memory at a time
 MOST_BYTES = 1_000_000_000  # what one call of `sample` may return
@@ -113,10 +114,13 @@ def distances(model, dataset, n=10_000):
     """Distances of reconstructions and of samples from the test images, and the floor.
 
     A key ends with what was compared: `floor`, `rec`, or the name of a density, as in
-    `frechet_prior`. Precision, recall, density and coverage are those of the model's own prior.
+    `frechet_prior`; `frechet_ssl_prior` is the same on the network that knows no labels, which
+    points lack. Precision, recall, density and coverage are those of the model's own prior;
+    another density that comes last, the one fitted best, has `precision_gmm` and `recall_gmm`.
+    All sets have the same size.
     """
+    n = min(n, len(dataset.test), len(dataset.train))
     real, seen = dataset.test.images[:n], dataset.train.images[:n]
-    n = min(len(real), len(seen))
     target = _features(real, dataset)
     if n <= target.shape[1]:
         least = target.shape[1] + 1
@@ -125,22 +129,35 @@ def distances(model, dataset, n=10_000):
     sets = {"floor": data.to_unit(seen)}
     if hasattr(model, "infer"):
         sets["rec"] = reconstruct(model, seen)
-    sets |= {name: sample(model, len(real), prior=name) for name in model.priors}
-    values = {"n": len(real), **_sharpness("real", data.to_unit(real))}
+    first, *others = model.priors
+    sets |= {name: sample(model, n, prior=name) for name in model.priors}
+    values = {"n": n, **_sharpness("real", data.to_unit(real))}
     for what, images in sets.items():
         features = _features(images, dataset)
-        values[f"frechet_{what}"] = metrics.frechet(features, target)
-        values[f"kid_{what}"] = metrics.kid(features, target, size=min(1000, n))[0]
+        values |= _apart(what, features, target)
         values |= _sharpness(what, images) if what != "floor" else {}
-        if what == next(iter(model.priors)):
+        if what == first:
             values |= metrics.prdc(target, features)
             if dataset.centres is not None:
                 values |= metrics.modes(images, dataset.centres)
+        elif what in others[-1:]:
+            found = metrics.prdc(target, features)
+            values |= {f"{key}_{what}": found[key] for key in ("precision", "recall")}
+    for network in rulers.networks(dataset.ruler)[1:]:
+        target = _features(real, dataset, network)
+        for what, images in sets.items():
+            values |= _apart(f"ssl_{what}", _features(images, dataset, network), target)
     return values
 
 
-def _features(images, dataset):
-    return metrics.features(images, dataset.ruler, resize=dataset.resized)  # to its ruler's shape
+def _features(images, dataset, network="classifier"):
+    """On a network of the dataset's ruler, brought to its shape."""
+    return metrics.features(images, dataset.ruler, dataset.resized, network)
+
+
+def _apart(what, features, target):
+    kernel, _ = metrics.kid(features, target, size=min(1000, len(target)))
+    return {f"frechet_{what}": metrics.frechet(features, target), f"kid_{what}": kernel}
 
 
 def _sharpness(what, images):

@@ -1,7 +1,9 @@
-"""What images are measured on: the 64 features of a small frozen classifier of the same data.
+"""What images are measured on: the 64 features of a small frozen network of the same data.
 
-Not Inception's: distances on them compare the models of this book and mean nothing beside a
-published FID, and those of two datasets have two rulers. A toy's points are their own features.
+Each dataset has two networks: a classifier, whose features tell classes apart, and one trained
+without labels (`contrast`), whose features tell images of one class apart as well. Neither is
+Inception: distances on them compare the models of this book and mean nothing beside a published
+FID, and those of two datasets have two rulers. A toy's points are their own features.
 """
 
 import functools
@@ -9,26 +11,28 @@ import functools
 import numpy as np
 import torch
 
-from gencore import classifier, data, store, train
+from gencore import classifier, contrast, data, store, train
 
-RULERS = tuple(data.SHAPES)  # datasets with a frozen classifier
+RULERS = tuple(data.SHAPES)  # datasets with frozen networks
+NETWORKS = {"classifier": classifier, "contrast": contrast}
 
 
 @torch.no_grad()
-def features(images, ruler, resize=False):
+def features(images, ruler, resize=False, network="classifier"):
     """What a data set's distances are measured on: (n, C, H, W) -> (n, 64) float64.
 
-    The penultimate features of the frozen classifier of the dataset `ruler`; `images` are uint8,
-    or float in [0, 1], in the shape of its data. With `resize` other images, the reader's own,
-    are brought to that shape: smoothly to its size, to grey by their mean, to colours by
-    repetition. For "points" and the toys they are the coordinates (n, 2) themselves.
+    The features of a frozen network of the dataset `ruler`, its "classifier" or the "contrast"
+    network that knows no labels; `images` are uint8, or float in [0, 1], in the shape of its data.
+    With `resize` other images, the reader's own, are brought to that shape: smoothly to its size,
+    to grey by their mean, to colours by repetition. For "points" and the toys, which have no
+    network, they are the coordinates (n, 2) themselves.
     """
-    if _ruler(ruler) == "points":
+    if _ruler(ruler) == "points" and network == "classifier":
         return as_sets(images)[0]
-    net, shape, device = _classifier(ruler)
+    net, shape, device = _frozen(ruler, network)
     found = tuple(np.shape(images))
     if len(found) != 4 or not all(found) or (found[1:] != shape and not resize):
-        raise ValueError(f"The {ruler} classifier takes images (n, *{shape}), not {found}.")
+        raise ValueError(f"{network}-{_ruler(ruler)} takes images (n, *{shape}), not {found}.")
     parts = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # all of float32, as on a CPU
         for rows in blocks(len(images)):
@@ -51,8 +55,13 @@ def _resized(x, shape):
 def classify(images, ruler):
     """Class probabilities by the same classifier: images (n, C, H, W) -> (n, 10) float64."""
     x = torch.from_numpy(features(images, ruler)).float()
-    net, _, device = _classifier(ruler)
+    net, _, device = _frozen(ruler, "classifier")
     return net.head(x.to(device)).cpu().double().softmax(1).numpy()
+
+
+def networks(ruler):
+    """The names of the frozen networks of a dataset: points have none."""
+    return () if _ruler(ruler) == "points" else tuple(NETWORKS)
 
 
 def _ruler(name):
@@ -62,26 +71,29 @@ def _ruler(name):
     return ruler
 
 
-def _classifier(ruler):
-    """The frozen classifier of a dataset, the shape (C, H, W) of its images, and its device."""
+def _frozen(ruler, network):
+    """A frozen network of a dataset, the shape (C, H, W) of its images, and its device."""
     ruler = _ruler(ruler)
-    path, device = store.artefact(f"classifier-{ruler}"), train.device()
+    if network not in networks(ruler):
+        known = " or ".join(networks(ruler)) or "none"
+        raise ValueError(f"The network of {ruler} can be {known}, not {network!r}.")
+    path, device = store.artefact(f"{network}-{ruler}"), train.device()
     digest = store.describe(path)["sha256"]  # it may have been trained anew meanwhile
-    net = _network(path, ruler, digest, device, store.profile())
+    net = _loaded(path, network, ruler, digest, device, store.profile())
     return net, data.TABLE[ruler].shape, device
 
 
 @functools.lru_cache
-def _network(path, ruler, digest, device, profile):
+def _loaded(path, network, ruler, digest, device, profile):
     tensors, meta = store.load(path)
     config = meta["config"] if isinstance(meta.get("config"), dict) else {}
-    fits = config.get("paper") == "classifier" and config.get("data") == ruler
+    fits = config.get("paper") == network and config.get("data") == ruler
     if not fits or (profile == "full" and meta.get("profile") != "full"):
         raise store.Corrupt(
-            f"{path} is not the published classifier of {ruler} (its profile is "
+            f"{path} is not the published {network} network of {ruler} (its profile is "
             f"{meta.get('profile')}): delete it and run `python -m gencore train {path.name}`."
         )
-    net = classifier.Model(**config["model"])
+    net = NETWORKS[network].Model(**config["model"])
     net.load_state_dict(tensors)  # float16 in the file, float32 in the network
     return net.eval().to(device)
 

@@ -74,10 +74,10 @@ def test_an_import_from_below_is_found():
 
 def test_what_all_papers_share_knows_none_of_them():
     """Papers know papers before them, and the catalogue knows all; beside it, what is measured for speed."""
-    allowed = {"catalogue", "bench", "rulers", *PAPERS}  # rulers: the classifier, which measures
+    allowed = {"catalogue", "bench", "rulers", *PAPERS}  # rulers: the networks that measure
     found = {place(path) for path in MODULES if set(siblings(tree(path))) & PAPERS}
     assert found <= allowed, found - allowed
-    assert set(siblings(tree(PACKAGE / "rulers.py"))) & PAPERS == {"classifier"}
+    assert set(siblings(tree(PACKAGE / "rulers.py"))) & PAPERS == {"classifier", "contrast"}
 
 
 # no part asks which paper a run is of
@@ -128,8 +128,6 @@ SHARED = [p for f in (PACKAGE, ROOT / "book/ext", ROOT / "tools") for p in f.rgl
 def test_no_part_asks_which_paper_a_run_is_of(path):
     source = path.read_text(encoding="utf-8")
     found = [source.splitlines()[line - 1].strip() for line in decisions(ast.parse(source))]
-    if path == PACKAGE / "rulers.py":  # a file under a classifier's name must hold one
-        found = [line for line in found if 'config.get("paper") == "classifier"' not in line]
     assert not found, f"a capability (hasattr), a field of Config or a name of the module says it better: {found}"
 
 

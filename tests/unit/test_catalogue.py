@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gencore import ae, catalogue, classifier, data, runs, vae
+from gencore import ae, catalogue, classifier, contrast, data, runs, vae
 from gencore.catalogue import Config, differences
 
 ROWS = catalogue.runs()
@@ -100,8 +100,9 @@ def test_what_a_run_needs_comes_before_it():
         for other in catalogue.needed(conf):
             assert order.index(other) < order.index(name)
         assert set(conf.uses.values()) <= set(catalogue.needed(conf))
-        ruler = f"classifier-{data.TABLE[conf.data].ruler}"
-        assert (ruler in catalogue.needed(conf)) == (conf.paper is not classifier)
+        networks = {f"{kind}-{data.TABLE[conf.data].ruler}" for kind in ("classifier", "contrast")}
+        measures = conf.paper in (classifier, contrast)
+        assert networks & set(catalogue.needed(conf)) == (set() if measures else networks)
     toy = Config("toy", vae, "ring")
     assert catalogue.needed(toy) == [], "points are measured by their coordinates"
 
@@ -269,7 +270,7 @@ def test_a_run_on_other_images_takes_their_shape(shape, tmp_path):
         assert conf.weights, "those of one's own run are kept"
         assert unlike(conf.record(), fields(name)) <= left
         ruler = "classifier-cifar10" if channels == 3 else "classifier-fashion-mnist"
-        assert catalogue.needed(conf) == [ruler]
+        assert catalogue.needed(conf) == [ruler, ruler.replace("classifier", "contrast")]
         assert json.loads(json.dumps(conf.record())) == conf.record()
 
 

@@ -23,6 +23,7 @@ from gencore import (
     evaluate,
     explore,
     metrics,
+    rulers,
     runs,
     show,
     store,
@@ -204,20 +205,27 @@ def test_what_is_loaded_is_what_was_measured(name, world):
 
 def test_what_is_drawn_is_what_was_measured(name, world):
     run = runs.get(name)
-    measured = {key for key in run.metrics if key.startswith("frechet_")} - {"frechet_floor", "frechet_rec"}
+    measured = {key for key in run.metrics if re.fullmatch("frechet_(?!.*(floor|rec)$).*", key)}
     if not measured:
         return  # its measure draws nothing
-    assert measured == {f"frechet_{prior}" for prior in densities(run)}
+    networks = dict(zip(rulers.networks(run.data.ruler) or ["classifier"], ["", "ssl_"], strict=False))
+    assert measured == {f"frechet_{end}{prior}" for end in networks.values() for prior in densities(run)}
     test = run.data.test.images[:N]
-    target = metrics.features(test, run.data.ruler)
-    for prior in densities(run):
-        drawn = metrics.features(run.sample(N, prior=prior), run.data.ruler)
-        assert metrics.frechet(drawn, target) == pytest.approx(run.metrics[f"frechet_{prior}"], rel=1e-5)
-        kid = metrics.kid(drawn, target, size=N)[0]
-        assert kid == pytest.approx(run.metrics[f"kid_{prior}"], rel=1e-4, abs=1e-6)
-    own = metrics.features(run.sample(N), run.data.ruler)
+    for network, end in networks.items():
+        target = metrics.features(test, run.data.ruler, network=network)
+        for prior in densities(run):
+            drawn = metrics.features(run.sample(N, prior=prior), run.data.ruler, network=network)
+            frechet, kid = metrics.frechet(drawn, target), metrics.kid(drawn, target, size=N)[0]
+            assert frechet == pytest.approx(run.metrics[f"frechet_{end}{prior}"], rel=1e-5)
+            assert kid == pytest.approx(run.metrics[f"kid_{end}{prior}"], rel=1e-4, abs=1e-6)
+    target, last = metrics.features(test, run.data.ruler), densities(run)[-1]
+    own, other = (metrics.features(run.sample(N, prior=p), run.data.ruler) for p in (None, last))
     found = metrics.prdc(target, own)
     assert found == pytest.approx({key: run.metrics[key] for key in found})
+    if last != densities(run)[0]:
+        found = metrics.prdc(target, other)
+        assert [run.metrics[f"{k}_{last}"] for k in ("precision", "recall")] == pytest.approx(
+            [found["precision"], found["recall"]])  # fmt: skip
 
 
 def test_it_draws_the_same_with_one_seed_and_something_else_with_another(name, world):

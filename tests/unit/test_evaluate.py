@@ -26,12 +26,13 @@ def dataset():
 
 @pytest.fixture
 def plain_features(monkeypatch):
-    """Features without a classifier: six of the pixels."""
+    """Features without networks: six of the pixels, and for the second network six others."""
 
-    def features(images, ruler, resize=False):
+    def features(images, ruler, resize=False, network="classifier"):
         assert ruler == "mnist" and resize
         x = np.asarray(images, np.float64) / (255 if images.dtype == torch.uint8 else 1)
-        return x.reshape(len(x), -1)[:, :6]
+        start = {"classifier": 0, "contrast": 7}[network]
+        return x.reshape(len(x), -1)[:, start : start + 6]
 
     monkeypatch.setattr(metrics, "features", features)
     return features
@@ -167,6 +168,7 @@ def test_a_perfect_reconstruction_is_at_the_floor(dataset, plain_features):
     for key, split in (("sharpness_rec", dataset.train), ("sharpness_real", dataset.test)):
         assert values[key] == pytest.approx(metrics.sharpness(split.images[:200]), rel=1e-4)
     assert values["n"] == 200 and "sharpness_floor" not in values
+    assert values["frechet_ssl_rec"] == pytest.approx(values["frechet_ssl_floor"], rel=1e-4)
     worse = evaluate.distances(Identity(0.3), dataset, 200)
     assert worse["frechet_rec"] > 3 * values["frechet_rec"]
     assert worse["frechet_floor"] == values["frechet_floor"]
@@ -184,9 +186,43 @@ def test_each_density_is_measured_as_it_is_drawn(dataset, plain_features):
         assert values[f"sharpness_{prior}"] == pytest.approx(metrics.sharpness(images), rel=1e-5)
     own = metrics.prdc(real, plain_features(evaluate.sample(model, 150), "mnist", True))
     assert {k: values[k] for k in own} == pytest.approx(own), "those of its own prior"
+    last = metrics.prdc(real, plain_features(evaluate.sample(model, 150, prior="gmm"), "mnist", True))
+    assert own["recall"] != last["recall"]
+    assert [values[f"{k}_gmm"] for k in ("precision", "recall")] == [last["precision"], last["recall"]]
+    assert not {"precision_prior", "recall_gaussian", "density_gmm"} & values.keys()
     # of images that are noise in [0, 1], one Gaussian of the codes is nearer than N(0, 1)
     assert values["frechet_gaussian"] < values["frechet_prior"] / 3
     assert values["n"] == 150
+
+
+def test_every_set_is_measured_on_both_networks(dataset, plain_features):
+    model = Identity(0.1, **fitted(dataset))
+    values = evaluate.distances(model, dataset, 150)
+    real = plain_features(dataset.test.images[:150], "mnist", True, "contrast")
+    seen = dataset.train.images[:150]
+    sets = {"floor": data.to_unit(seen), "rec": evaluate.reconstruct(model, seen)}
+    sets |= {prior: evaluate.sample(model, 150, prior=prior) for prior in model.priors}
+    for what, images in sets.items():
+        fake = plain_features(images, "mnist", True, "contrast")
+        assert values[f"frechet_ssl_{what}"] == pytest.approx(metrics.frechet(fake, real), rel=1e-9)
+        assert values[f"kid_ssl_{what}"] == pytest.approx(metrics.kid(fake, real, size=150)[0], rel=1e-9)
+        assert values[f"frechet_ssl_{what}"] != values[f"frechet_{what}"]
+    assert {k for k in values if "_ssl_" in k} == {f"{kind}_ssl_{what}" for kind in ("frechet", "kid") for what in sets}
+
+
+def test_all_sets_have_the_size_of_the_smallest_split(dataset, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(metrics, "features", lambda x, *a: sizes.append(len(x)) or np.random.rand(len(x), 3))
+    few = data.Dataset("noise", dataset.train, data.Split(dataset.test.images[:90], dataset.test.labels[:90]), ruler="mnist", own=True)
+    assert evaluate.distances(Identity(), few)["n"] == 90 and set(sizes) == {90}
+    sizes.clear()
+    turned = data.Dataset("noise", few.test, few.train, ruler="mnist", own=True)
+    assert evaluate.distances(Identity(), turned)["n"] == 90 and set(sizes) == {90}
+
+
+def test_a_model_with_one_density_has_its_precision_once(dataset, plain_features):
+    values = evaluate.distances(Identity(), dataset, 100)
+    assert {k for k in values if k.startswith(("precision", "recall"))} == {"precision", "recall"}
 
 
 def test_a_model_that_infers_nothing_has_no_reconstructions(dataset, plain_features):
@@ -194,7 +230,8 @@ def test_a_model_that_infers_nothing_has_no_reconstructions(dataset, plain_featu
         priors, decode = Identity().priors, Identity().decode
 
     values = evaluate.distances(Drawing(), dataset, 200)
-    assert {k for k in values if k.startswith("frechet")} == {"frechet_floor", "frechet_prior"}
+    assert {k for k in values if k.startswith("frechet")} == {
+        "frechet_floor", "frechet_prior", "frechet_ssl_floor", "frechet_ssl_prior"}  # fmt: skip
     assert evaluate.health(Drawing(), dataset)["code_rank"] > 10
 
 
@@ -214,18 +251,20 @@ def test_modes_of_a_toy_are_counted_under_names_of_their_own():
     values = evaluate.distances(Points(), data.load("ring"), 500)
     assert values["modes"] == 8 and 0 < values["good"] < 1 and 0 <= values["modes_kl"] < 0.2
     assert "kl" not in values and not any(key.startswith("sharpness") for key in values)
+    assert not any("_ssl_" in key for key in values), "points have no network"
 
 
 def test_own_images_are_brought_to_the_size_of_their_ruler(dataset, monkeypatch):
     """And those of a known dataset are not: another size is a mistake there."""
     seen = []
-    monkeypatch.setattr(metrics, "features", lambda x, ruler, resize=False: seen.append(resize) or np.random.rand(len(x), 3))
+    monkeypatch.setattr(metrics, "features", lambda x, ruler, resize, network: seen.append(resize) or np.random.rand(len(x), 3))
     evaluate.distances(Identity(), dataset, 100)
     assert seen and all(seen)
     seen.clear()
-    known = data.Dataset("mnist", dataset.train, dataset.test, ruler="mnist")
-    evaluate.distances(Identity(), known, 100)
-    assert seen and not any(seen)
+    split = data.Split(pixels(9, size=28), torch.arange(9))
+    for network in ("classifier", "contrast"):
+        evaluate._features(split.images, data.Dataset("mnist", split, split, ruler="mnist"), network)
+    assert seen == [False, False]
 
 
 class Layers(nn.Module):

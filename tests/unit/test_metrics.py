@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from gencore import classifier, data, metrics, rulers, store
+from gencore import data, metrics, rulers, store
 
 
 def gauss(n, d, seed=0, mean=0.0, sd=1.0):
@@ -435,63 +435,90 @@ def test_parzen_ranks_centroids_above_true_samples():
     assert scores[0] > scores[1] + 1
 
 
-# the frozen classifiers
+# the frozen networks
 
 
-CLASSIFIER = {"channels": 1, "size": 28, "width": 4}
+SMALL = {"channels": 1, "size": 28, "width": 4}
+OF = "fashion-mnist"
 
 
-def describe(**changes):
-    """What is recorded of a classifier, with changes."""
-    config = {"paper": "classifier", "data": "fashion-mnist", "model": CLASSIFIER} | changes
+@pytest.fixture(params=rulers.NETWORKS)
+def network(request):
+    return request.param
+
+
+def describe(network, **changes):
+    """What is recorded of a network, with changes."""
+    config = {"paper": network, "data": OF, "model": SMALL} | changes
     return {"config": config, "profile": changes.pop("profile", "full")}
+
+
+def build(network, seed=0):
+    torch.manual_seed(seed)
+    return rulers.NETWORKS[network].Model(**SMALL)
+
+
+def stored(folder, network):
+    """A small network, published in a folder."""
+    net = build(network).eval()
+    tensors = {k: t.half() if t.is_floating_point() else t for k, t in net.state_dict().items()}
+    store.save(folder / f"{network}-{OF}", tensors, describe(network))
+    net.load_state_dict(tensors)
+    return net
 
 
 @pytest.fixture
 def toy_classifier(own_runs):
-    torch.manual_seed(0)
-    net = classifier.Model(**CLASSIFIER).eval()
-    tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
-    store.save(own_runs / "classifier-fashion-mnist", tensors, describe())
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return net
+    return stored(own_runs, "classifier")
+
+
+@pytest.fixture
+def toy(own_runs, network):
+    """A small network of each kind, published."""
+    return stored(own_runs, network)
 
 
 @torch.no_grad()
-def test_features_and_probabilities_are_the_stored_networks(toy_classifier):
+def test_features_are_the_stored_networks(toy, network):
     pixels = torch.randint(0, 256, (1003, 1, 28, 28), dtype=torch.uint8)
     x = data.to_unit(pixels)
-    got = metrics.features(pixels, "fashion-mnist")
+    got = metrics.features(pixels, OF, network=network)
     assert got.dtype == np.float64 and got.shape == (1003, 64)
-    assert np.allclose(got, toy_classifier.features(x), atol=1e-5)
+    assert np.allclose(got, toy.features(x), atol=1e-5)
     for same in (x, x.numpy(), x.double(), pixels.numpy()):
-        assert np.array_equal(metrics.features(same, "fashion-mini"), got)
-    probabilities = metrics.classify(x, "fashion-mnist")
+        assert np.array_equal(metrics.features(same, "fashion-mini", network=network), got)
+
+
+@torch.no_grad()
+def test_the_classifier_is_meant_where_none_is_named(toy_classifier):
+    pixels = torch.randint(0, 256, (1003, 1, 28, 28), dtype=torch.uint8)
+    x = data.to_unit(pixels)
+    assert np.allclose(metrics.features(x, OF), toy_classifier.features(x), atol=1e-5)
+    probabilities = metrics.classify(x, OF)
     assert np.allclose(probabilities, toy_classifier(x).softmax(1), atol=1e-5)
     assert probabilities.sum(1) == pytest.approx(np.ones(1003), abs=1e-12)
 
 
-def test_features_leave_the_network_and_the_gradients_alone(toy_classifier):
+def test_features_leave_the_network_and_the_gradients_alone(toy, network):
     x = torch.rand(3, 1, 28, 28, requires_grad=True)
-    first = metrics.features(x, "fashion-mnist")
-    assert x.grad is None and np.array_equal(first, metrics.features(x, "fashion-mnist"))
-    alone = np.concatenate([metrics.features(x[i : i + 1], "fashion-mnist") for i in range(3)])
-    assert np.allclose(first, alone, atol=1e-5)  # no batch statistics
+    first = metrics.features(x, OF, network=network)
+    assert x.grad is None and np.array_equal(first, metrics.features(x, OF, network=network))
+    alone = [metrics.features(x[i : i + 1], OF, network=network) for i in range(3)]
+    assert np.allclose(first, np.concatenate(alone), atol=1e-5)  # no batch statistics
 
 
-def test_features_are_computed_in_float32_whatever_the_accelerator_likes(
-    monkeypatch, toy_classifier
-):
-    seen, plain = [], classifier.Model.features
+def test_features_are_computed_in_float32_whatever_the_accelerator_likes(monkeypatch, toy, network):
+    kind = rulers.NETWORKS[network].Model
+    seen, plain = [], kind.features
 
     def features(net, x):
         seen.append((x.dtype, torch.backends.cudnn.allow_tf32, torch.is_autocast_enabled("cpu")))
         return plain(net, x)
 
     before = torch.backends.cudnn.allow_tf32
-    monkeypatch.setattr(classifier.Model, "features", features)
+    monkeypatch.setattr(kind, "features", features)
     monkeypatch.setenv("GENCORE_PRECISION", "bfloat16")
-    metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
+    metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)
     assert seen == [(torch.float32, False, False)]
     assert torch.backends.cudnn.allow_tf32 == before
 
@@ -508,9 +535,9 @@ def test_features_are_computed_in_float32_whatever_the_accelerator_likes(
         (torch.zeros(4, 1, 28, 28, dtype=torch.int64), "not int64"),
     ],
 )
-def test_features_refuse_other_images(toy_classifier, images, message):
+def test_features_refuse_other_images(toy, network, images, message):
     with pytest.raises(ValueError, match=message):
-        metrics.features(images, "fashion-mnist")
+        metrics.features(images, OF, network=network)
 
 
 def test_the_ruler_of_points_is_their_coordinates():
@@ -518,82 +545,114 @@ def test_the_ruler_of_points_is_their_coordinates():
     for ruler in ("points", "ring", "grid"):
         found = metrics.features(points, ruler)
         assert found.dtype == np.float64 and np.array_equal(found, points.numpy())
+        assert rulers.networks(ruler) == ()
+        with pytest.raises(ValueError, match="The network of points can be none, not 'contrast'."):
+            metrics.features(points, ruler, network="contrast")
     with pytest.raises(ValueError, match=r"sets \(n, d\)"):
         metrics.features(torch.zeros(3, 1, 2, 2), "points")
 
 
+def test_every_other_ruler_has_the_same_networks():
+    for name in ("mnist", "fashion-mnist", "fashion-mini", "cifar10"):
+        assert rulers.networks(name) == ("classifier", "contrast")
+    with pytest.raises(ValueError, match="of mnist can be classifier or contrast, not 'inception'."):
+        metrics.features(torch.rand(3, 1, 28, 28), "mnist", network="inception")
+
+
 @torch.no_grad()
-def test_ones_own_images_are_resized_and_those_of_the_book_are_not(toy_classifier):
+def test_ones_own_images_are_resized_and_those_of_the_book_are_not(toy, network):
+    def measured(images, resize=True):
+        return metrics.features(images, OF, resize, network)
+
     x = torch.rand(5, 1, 28, 28)
-    plain = metrics.features(x, "fashion-mnist")
-    assert np.array_equal(metrics.features(x, "fashion-mnist", resize=True), plain)
+    plain = measured(x, False)
+    assert np.array_equal(measured(x), plain)
     coloured = x.expand(-1, 3, -1, -1)  # three equal channels are grey
-    assert np.allclose(metrics.features(coloured, "fashion-mnist", resize=True), plain, atol=1e-5)
+    assert np.allclose(measured(coloured), plain, atol=1e-5)
     flat = torch.tensor([0.1, 0.5]).view(1, 2, 1, 1).expand(5, 2, 40, 17)  # it stays flat
-    expected = toy_classifier.features(torch.full((5, 1, 28, 28), 0.3))
-    found = metrics.features(flat, "fashion-mnist", resize=True)
-    assert found == pytest.approx(expected.numpy(), abs=1e-5)
+    expected = toy.features(torch.full((5, 1, 28, 28), 0.3))
+    assert measured(flat) == pytest.approx(expected.numpy(), abs=1e-5)
     noise = torch.rand(1, 1, 112, 112)  # sd 0.29; bilinear without smoothing would leave 0.14
     smooth = rulers._resized(noise, (3, 28, 28))
     assert smooth.shape == (1, 3, 28, 28) and smooth.std() < 0.08
     assert smooth.mean() == pytest.approx(0.5, abs=0.02)
     for wrong in (coloured, flat):
         with pytest.raises(ValueError, match="takes images"):
-            metrics.features(wrong, "fashion-mnist")
+            measured(wrong, False)
     with pytest.raises(ValueError, match="takes images"):
-        metrics.features(torch.rand(5, 28, 28), "fashion-mnist", resize=True)
+        measured(torch.rand(5, 28, 28))
 
 
 WRONG = {
     "another's": {"data": "mnist"},
-    "no classifier": {"paper": "vae"},
+    "no such network": {"paper": "vae"},
     "a quick one": {"profile": "quick"},
     "a smoke one": {"profile": "smoke"},
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_classifier_that_is_not_the_published_one_measures_nothing(own_runs, case):
-    tensors = classifier.Model(**CLASSIFIER).state_dict()
-    store.save(own_runs / "classifier-fashion-mnist", tensors, describe(**WRONG[case]))
-    for call in (metrics.features, metrics.classify):
-        with pytest.raises(store.Corrupt, match="not the published classifier.*train classifier-f"):
-            call(torch.rand(3, 1, 28, 28), "fashion-mnist")
+def test_a_network_that_is_not_the_published_one_measures_nothing(own_runs, network, case):
+    tensors = build(network).state_dict()
+    store.save(own_runs / f"{network}-{OF}", tensors, describe(network, **WRONG[case]))
+    calls = [lambda x: metrics.features(x, OF, network=network)]
+    calls += [lambda x: metrics.classify(x, OF)] if network == "classifier" else []
+    for call in calls:
+        with pytest.raises(store.Corrupt, match=f"not the published {network}.*train {network}-f"):
+            call(torch.rand(3, 1, 28, 28))
 
 
-def test_a_classifier_of_anything_is_not_taken(own_runs):
-    path = own_runs / "classifier-fashion-mnist"
-    tensors = classifier.Model(**CLASSIFIER).state_dict()
+def test_one_network_under_the_name_of_the_other_measures_nothing(own_runs, network):
+    other = next(name for name in rulers.NETWORKS if name != network)
+    store.save(own_runs / f"{network}-{OF}", build(other).state_dict(), describe(other))
+    with pytest.raises(store.Corrupt, match=f"not the published {network}"):
+        metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)
+
+
+def test_a_network_of_anything_is_not_taken(own_runs, network):
+    path = own_runs / f"{network}-{OF}"
+    tensors = build(network).state_dict()
     for meta in ({}, {"config": None}, {"config": []}):
         store.save(path, tensors, meta | {"profile": "full"})
-        with pytest.raises(store.Corrupt, match="not the published classifier"):
-            metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
-    store.save(own_runs / "classifier-mnist", tensors, describe())
+        with pytest.raises(store.Corrupt, match=f"not the published {network}"):
+            metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)
+    store.save(own_runs / f"{network}-mnist", tensors, describe(network))
     for end in (".json", ".safetensors"):  # both files of another run
-        (own_runs / f"classifier-mnist{end}").replace(path.with_name(path.name + end))
-    with pytest.raises(store.Corrupt, match="describes another artefact, 'classifier-mnist'"):
-        metrics.features(torch.rand(3, 1, 28, 28), "fashion-mnist")
+        (own_runs / f"{network}-mnist{end}").replace(path.with_name(path.name + end))
+    with pytest.raises(store.Corrupt, match=f"describes another artefact, '{network}-mnist'"):
+        metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)
 
 
-def test_small_profiles_measure_with_their_own_classifier(toy_classifier, own_runs, monkeypatch):
+def test_a_network_whose_numbers_have_changed_measures_nothing(toy, network, own_runs):
+    metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)  # what is loaded is kept
+    file = own_runs / f"{network}-{OF}.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    rulers._loaded.cache_clear()
+    with pytest.raises(store.Corrupt, match=f"{network}-{OF}.safetensors is damaged"):
+        metrics.features(torch.rand(3, 1, 28, 28), OF, network=network)
+
+
+def test_small_profiles_measure_with_their_own_network(toy, network, own_runs, monkeypatch):
+    def measured():
+        return metrics.features(x, OF, network=network)
+
     x = torch.rand(3, 1, 28, 28)
-    published = metrics.features(x, "fashion-mnist")
-    torch.manual_seed(1)
-    tensors = classifier.Model(**CLASSIFIER).state_dict()
-    store.save(own_runs / "quick/classifier-fashion-mnist", tensors, describe(profile="quick"))
-    assert np.array_equal(metrics.features(x, "fashion-mnist"), published)
+    published = measured()
+    tensors = build(network, seed=1).state_dict()
+    store.save(own_runs / f"quick/{network}-{OF}", tensors, describe(network, profile="quick"))
+    assert np.array_equal(measured(), published)
     monkeypatch.setenv("GENCORE_PROFILE", "quick")
-    assert not np.allclose(metrics.features(x, "fashion-mnist"), published)
+    assert not np.allclose(measured(), published)
     monkeypatch.setenv("GENCORE_PROFILE", "smoke")
-    assert np.array_equal(metrics.features(x, "fashion-mnist"), published)
+    assert np.array_equal(measured(), published)
 
 
-def test_a_classifier_that_was_trained_anew_is_used_at_once(toy_classifier, own_runs):
+def test_a_network_that_was_trained_anew_is_used_at_once(toy, network, own_runs):
     x = torch.rand(3, 1, 28, 28)
-    before = metrics.features(x, "fashion-mnist")
-    tensors = {k: v * 1.5 for k, v in toy_classifier.state_dict().items()}
-    store.save(own_runs / "classifier-fashion-mnist", tensors, describe())
-    assert not np.allclose(metrics.features(x, "fashion-mnist"), before)
+    before = metrics.features(x, OF, network=network)
+    tensors = build(network, seed=1).state_dict()
+    store.save(own_runs / f"{network}-{OF}", tensors, describe(network))
+    assert not np.allclose(metrics.features(x, OF, network=network), before)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])

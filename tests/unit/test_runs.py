@@ -15,6 +15,8 @@ import gencore.__main__ as command_line
 from gencore import catalogue, checkpoint, data, linear, nets, runs, store, train
 
 NAME = "vae-mnist-d4"
+MNIST_RULERS = ["classifier-mnist", "contrast-mnist"]
+OWN_RULERS = [f"{kind}-{of}" for kind in ("classifier", "contrast") for of in ("cifar10", "fashion-mnist")]
 
 
 def save(folder, name, *, metrics=None, profile="full", keep=None, **changes):
@@ -392,7 +394,7 @@ def test_publish_makes_what_is_needed_first_and_the_second_time_does_nothing(smo
     assert "0 ready, 2 to train (profile smoke)" in out
     own = smoke / "smoke"
     before = files(own)
-    all_of_them = [*names, "classifier-mnist"]
+    all_of_them = [*names, *MNIST_RULERS]
     assert set(before) == {f"{name}{end}" for name in all_of_them for end in (".json", ".safetensors")}
     assert [runs.state(name) for name in all_of_them] == ["ready"] * 3
     assert not list((store.cache_dir() / "checkpoints").glob("*"))
@@ -422,7 +424,7 @@ def test_what_the_release_has_is_not_trained(smoke, narrow, monkeypatch):
     artefact, asked, begun = store.artefact, [], []
 
     def downloaded(name, weights=True):
-        if name not in asked and name.startswith("classifier"):
+        if name not in asked and name.startswith(("classifier", "contrast")):
             save(store.own_dir(), name, profile="smoke")
         asked.append(name)
         return artefact(name, weights)
@@ -431,14 +433,14 @@ def test_what_the_release_has_is_not_trained(smoke, narrow, monkeypatch):
     monkeypatch.setattr(store, "artefact", downloaded)
     monkeypatch.setattr(runs, "begin", lambda conf, dataset: begun.append(conf.name) or begin(conf, dataset))
     runs.publish("ae-mnist-d4")
-    assert begun == ["ae-mnist-d4"] and "classifier-mnist" in asked
+    assert begun == ["ae-mnist-d4"] and set(MNIST_RULERS) <= set(asked)
 
 
 def test_publish_trains_the_decoder_that_an_encoder_is_for(smoke, narrow, capsys):
     name = "encoder-mnist-d4"
     runs.publish(name)
     own = smoke / "smoke"
-    assert {p.stem for p in own.iterdir()} == {name, NAME, "classifier-mnist"}
+    assert {p.stem for p in own.iterdir()} == {name, NAME, *MNIST_RULERS}
     before = files(own)
     kept, meta = store.load(own / name)
     assert {key.split(".")[0] for key in kept} == {"encoder"}
@@ -461,7 +463,8 @@ def test_a_checkpoint_for_another_decoder_is_not_gone_on_from(smoke, narrow, mon
 
     monkeypatch.setattr(train, "loop", noted)
     (smoke / "smoke").mkdir()
-    save(smoke / "smoke", "classifier-mnist", profile="smoke")
+    for name in MNIST_RULERS:
+        save(smoke / "smoke", name, profile="smoke")
     for seed in (4, 5):
         save(smoke / "smoke", NAME, profile="smoke", keep=lambda m, seed=seed: m.update(seed=seed))
         with torch.no_grad():
@@ -474,7 +477,7 @@ def test_a_checkpoint_for_another_decoder_is_not_gone_on_from(smoke, narrow, mon
 
 def test_a_quick_run_leaves_the_published_ones_alone(own_runs, narrow, monkeypatch, capsys):
     """Neither over them nor among them: full, nothing has changed."""
-    for name in ("classifier-mnist", "ae-mnist-d2"):
+    for name in (*MNIST_RULERS, "ae-mnist-d2"):
         save(own_runs, name)
     before, names = files(own_runs), runs.names()
     monkeypatch.setenv("GENCORE_PROFILE", "smoke")
@@ -531,7 +534,8 @@ def test_a_full_run_in_the_checkout_keeps_the_registry(monkeypatch, bare, tmp_pa
 
 def test_a_repetition_is_published_as_numbers(smoke, narrow, monkeypatch, capsys):
     (smoke / "smoke").mkdir()
-    save(smoke / "smoke", "classifier-mnist", profile="smoke")
+    for name in MNIST_RULERS:
+        save(smoke / "smoke", name, profile="smoke")
     assert command_line.main(["train", "vae-mnist-d2-s1"]) == 0
     assert "(a repetition: its numbers, not its weights)" in capsys.readouterr().out
     assert not list(smoke.rglob("vae-mnist-d2-s1.safetensors"))
@@ -681,7 +685,7 @@ def test_a_run_on_ones_own_images_is_a_run_like_any_other(run, size, colour, npz
     place = make(tmp_path / ("own.npz" if npz else "own"), size, colour)
     main = command_line.main
     (smoke / "smoke").mkdir()
-    for name in ("classifier-cifar10", "classifier-fashion-mnist"):
+    for name in OWN_RULERS:
         save(smoke / "smoke", name, profile="smoke")
     assert main(["train", run, "--data", str(place), "--name", "mine"]) == 0
     shape = (3 if colour else 1, size, size)
@@ -703,7 +707,7 @@ def test_a_run_on_ones_own_images_is_a_run_like_any_other(run, size, colour, npz
 
 def test_a_run_of_ones_own_is_trained_again_by_its_name_and_never_replaced_unasked(smoke, narrow, tmp_path, capsys):
     (smoke / "smoke").mkdir()
-    for name in ("classifier-cifar10", "classifier-fashion-mnist"):
+    for name in OWN_RULERS:
         save(smoke / "smoke", name, profile="smoke")
     one, two = str(own_images(tmp_path / "one")), str(own_images(tmp_path / "two"))
     main, file = command_line.main, smoke / "smoke" / "mine.json"
@@ -721,7 +725,8 @@ def test_a_run_of_ones_own_is_trained_again_by_its_name_and_never_replaced_unask
 
 def test_a_dataset_of_the_table_is_meant_by_its_name(smoke, narrow, capsys):
     (smoke / "smoke").mkdir()
-    save(smoke / "smoke", "classifier-fashion-mnist", profile="smoke")
+    for name in OWN_RULERS:
+        save(smoke / "smoke", name, profile="smoke")
     words = ["train", "vae-mnist-d2", "--data", "fashion-mini", "--name", "clothes"]
     assert command_line.main(words) == 0
     assert runs.known("clothes").data == "fashion-mini" and runs.state("clothes") == "ready"
@@ -741,7 +746,7 @@ def test_own_images_that_will_not_do_are_one_sentence(words, sentence, smoke, na
     monkeypatch.chdir(tmp_path)
     own_images(tmp_path / "own"), own_images(tmp_path / "odd", 22), own_images(tmp_path / "five", n=5)
     (smoke / "smoke").mkdir()
-    for name in ("classifier-cifar10", "classifier-fashion-mnist"):
+    for name in OWN_RULERS:
         save(smoke / "smoke", name, profile="smoke")
     assert command_line.main(["train", "vae-mnist-d2", *words]) == 1
     error = capsys.readouterr().err
