@@ -11,7 +11,7 @@ import os
 import torch
 
 from gencore import runs, store
-from gencore.style import text
+from gencore.style import precise as text
 
 
 def _verdict(passed, line, hint=""):

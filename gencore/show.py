@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import torch
 
-from gencore import evaluate, nets, style
+from gencore import evaluate, naming, nets, style, tables
 from gencore.style import CLASSES, COLOURS, DASHES, INK, MUTED, PAPER, STROKES, png, styled, text
 
 __all__ = [
     "COLOURS", "bars", "compare", "curves", "errorbars", "grid", "histogram", "interpolation",
-    "latent_map", "manifold", "numbers", "png", "rate_distortion", "rows", "text",
+    "latent_map", "manifold", "numbers", "png", "rate_distortion", "rows", "table", "text",
 ]  # fmt: skip
 
 
@@ -29,15 +29,18 @@ def grid(images, columns=8, titles=None, signed=False):
     """
     tiles = style.to_uint8(images, signed)
     n, columns = len(tiles), min(columns, len(tiles))
+    low = style.KEY if signed else 0
     if titles is None:
-        return style.mosaic(tiles, columns, f"{n} images in rows of {columns}.")[0]
+        fig, _ = style.mosaic(tiles, columns, f"{n} images in rows of {columns}.", low=0.12 + low)
+        return style.signs(fig) if signed else fig
     if len(titles) != n:
         raise ValueError(f"{n} images need {n} titles; there are {len(titles)}.")
-    fig, places = style.mosaic(tiles, columns, f"{n} titled images.", row_gap=58, low=0.36)
+    alt = f"{n} titled images."
+    fig, places = style.mosaic(tiles, columns, alt, row_gap=58, low=0.36 + low)
     size = 11 * min(1, 0.95 * places[0][2] / fig.sharp_dpi / style.text_width(titles, 11))
     for title, (x, y, w, h) in zip(titles, places, strict=True):
         fig.axes[0].text(x + w / 2, y + h + 11, title, ha="center", va="top", size=size)
-    return fig
+    return style.signs(fig) if signed else fig
 
 
 @styled()
@@ -54,10 +57,11 @@ def rows(images, signed=False):
     tiles = np.concatenate(list(blocks.values()))
     columns = len(tiles) // len(blocks)
     alt = f"Rows of {columns} images: {', '.join(blocks)}.".replace("\n", " ")
-    fig, places = style.mosaic(tiles, columns, alt, left=style.text_width(blocks, 11.5) + 0.14)
+    room = {"left": style.text_width(blocks, 11.5) + 0.14, "low": 0.12 + style.KEY * signed}
+    fig, places = style.mosaic(tiles, columns, alt, **room)
     for label, (_, y, _, h) in zip(blocks, places[::columns], strict=True):
         fig.axes[0].text(-0.1 * fig.sharp_dpi, y + h / 2, label, ha="right", va="center")
-    return fig
+    return style.signs(fig) if signed else fig
 
 
 @styled()
@@ -106,18 +110,20 @@ def interpolation(model, x0, x1, n=9):
 
 
 @styled()
-def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None, ylim=None):
+def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None, ylim=None,
+           colours=None, xlabel="optimiser steps"):  # fmt: skip
     """Training curves: `history` of train.fit, or a list of histories (mean and range of seeds).
 
-    labels: {key: text}. band: (low, high), a shaded range of expected values.
+    labels: {key: text}. band: (low, high), a shaded range of expected values. colours: {key: family
+    or colour}, where the key is not itself a family or a term.
     """
     several = [history] if isinstance(history, dict) else list(history)
     names = {key: (labels or {}).get(key, key) for key in keys}
-    fig, ax = style.chart("optimiser steps", ylabel, f"{', '.join(names.values())} by step.")
+    fig, ax = style.chart(xlabel, ylabel, f"{', '.join(names.values())}: {ylabel} by {xlabel}.")
     steps = several[0]["step"]
     for i, (entry, name) in enumerate(names.items()):
         values = np.array([h[entry] for h in several], float)
-        colour, _ = style.colour_and_marker(entry, i)
+        colour, _ = style.colour_and_marker(entry, i, colours)
         ax.plot(steps, values.mean(0), color=colour, label=name, ls=STROKES[i % 4])
         if len(values) > 1:
             ax.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
@@ -125,12 +131,13 @@ def curves(history, keys, labels=None, ylabel="loss, nats per image", band=None,
         ax.axhspan(*band, color=MUTED, alpha=0.15, lw=0, zorder=0)
     ax.set_ylim(ylim)
     ax.margins(x=0.02)
-    style.legend(ax)
+    naming.name_series(ax)
     return fig
 
 
 @styled()
-def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False):
+def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False,
+              logy=False):  # fmt: skip
     """Mean ± one standard deviation over x, from {label: (mean, sd)}; sd None draws no bar.
 
     x: numbers, or names of categories. floor: a level or (level, name), a dashed line over zero.
@@ -147,13 +154,15 @@ def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False):
                     elinewidth=1.5, mec=PAPER, mew=0.8, ls="" if named else "-")  # fmt: skip
     if logx:
         ax.set_xscale("log")
+    if logy:
+        style.log_scale(ax)
     ax.margins(x=0.15 if named else 0.05)
     ax.set_xticks(place, [str(v) for v in x])
     ax.set_xticks([], minor=True)
     if floor is not None:
         style.hline(ax, floor, "floor: real against real", "left")
-        ax.set_ylim(0)
-    style.legend(ax)
+        ax.set_ylim(None if logy else 0)
+    naming.name_series(ax)
     return fig
 
 
@@ -198,7 +207,7 @@ def histogram(values, xlabel, ylabel="density", bins=40, marks=None, colours=Non
         ax.annotate(name, (x, 1), (4, -2), ax.get_xaxis_transform(), textcoords="offset points",
                     va="top", color=MUTED, fontsize=10.5)  # fmt: skip
     ax.set_ylim(0)
-    style.legend(ax)
+    naming.legend(ax, *ax.get_legend_handles_labels())
     return fig
 
 
@@ -207,33 +216,29 @@ def rate_distortion(points, xlabel="rate: KL, nats per image", ylabel="distortio
     """The rate-distortion plane, from {name: (rate, distortion)} or {series: {name: ...}}.
 
     Each coordinate is a number or a (mean, sd). A faint diagonal joins the places of one -ELBO,
-    the sum of the two coordinates.
+    the sum of the two coordinates. Points that coincide share one name.
     """
     from matplotlib.ticker import MaxNLocator
 
     fig, ax = style.chart(xlabel, ylabel, "Rate against distortion.", height=4.2)
-    nested = isinstance(next(iter(points.values())), dict)
+    nested, named = isinstance(next(iter(points.values())), dict), []
     for i, (label, cloud) in enumerate((points if nested else {"vae": points}).items()):
         colour, marker = style.colour_and_marker(label, i)
         pairs = [[(c if isinstance(c, tuple) else (c, 0))[:2] for c in p] for p in cloud.values()]
         (x, dx), (y, dy) = np.array(pairs, float).transpose(1, 2, 0)
         ax.errorbar(x, y, dy, dx, color=colour, marker=marker, label=label, lw=1.4, mec=PAPER)
-        below = False  # a name goes there when its point is close to the one before
-        for j, name in enumerate(cloud):
-            near = np.hypot(*(np.diff(v[j - 1 : j + 1]) / (np.ptp(v) or 1) for v in (x, y))) < 0.15
-            below = bool(j and near and not below)
-            away, ha, va = ((-7, -5), "right", "top") if below else ((7, 5), "left", "bottom")
-            ax.annotate(name, (x[j], y[j]), away, textcoords="offset points", ha=ha, va=va)
+        named += zip(cloud, zip(x, y, strict=True), strict=True)
     ax.margins(0.14)
     (low, high), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     for total in MaxNLocator(6).tick_values(low + bottom, high + top):
         ax.plot((low, high), (total - low, total - high), color="#cfcabd", lw=1, zorder=0.5)
         if bottom < total - high < top:
-            ax.text(high, total - high, f"−ELBO {total:g}", color=MUTED, size=10, ha="right",
-                    va="center", bbox={"fc": PAPER, "ec": "none", "pad": 1})  # fmt: skip
+            ax.annotate(f"−ELBO {total:g}", (high, total - high), (5, 0), color=MUTED, size=10,
+                        textcoords="offset points", va="center", annotation_clip=False)  # fmt: skip
     ax.set(xlim=(low, high), ylim=(bottom, top))
     ax.grid(False)
-    style.legend(ax)
+    naming.name_points(ax, *zip(*named, strict=True))
+    naming.legend(ax, *ax.get_legend_handles_labels())
     return fig
 
 
@@ -241,7 +246,8 @@ def rate_distortion(points, xlabel="rate: KL, nats per image", ylabel="distortio
 def latent_map(mu, labels, names=None):
     """Codes mu (n, 2) coloured by class, each class's name at its median, and the prior's radii.
 
-    The dashed circles hold 39 % and 86 % of N(0, I): one and two standard deviations.
+    The dashed circles hold 39 % and 86 % of N(0, I): one and two standard deviations. The plane
+    reaches from the 0.5 % to the 99.5 % quantile of the codes on each axis, and a little beyond.
     """
     from matplotlib.patches import Circle
     from matplotlib.patheffects import withStroke
@@ -255,13 +261,19 @@ def latent_map(mu, labels, names=None):
     halo = [withStroke(linewidth=3.5, foreground=PAPER)]
     for radius in (1, 2):
         ax.add_patch(Circle((0, 0), radius, fill=False, ec=INK, lw=1.2, ls=DASHES))
-        ax.text(0.7 * radius, -0.74 * radius, f"{radius} sd", size=10, va="top", path_effects=halo)
+    low, high = np.quantile(mu, (0.005, 0.995), 0)
+    ax.dataLim.set_points(np.array([np.minimum(low, -2.1), np.maximum(high, 2.1)]))
+    ax.autoscale_view()
     centres = {c: np.median(mu[labels == c], 0) for c in np.unique(labels).tolist()}
     centres = style.apart(centres, 0.05 * np.ptp(mu, 0).max())
+    classes = []
     for c, place in centres.items():
         name = str(names[c] if names else c)
-        ax.text(*place, name, weight="bold", size=14 if len(name) < 3 else 11, ha="center",
-                va="center", path_effects=halo)  # fmt: skip
+        classes.append(ax.text(*place, name, weight="bold", size=14 if len(name) < 3 else 11,
+                               ha="center", va="center", path_effects=halo))  # fmt: skip
+    circles = [(0.7 * r, -0.72 * r) for r in (1, 2)]
+    outside = naming.COMPASS[3:]  # of a circle, at its lower right
+    naming.name_points(ax, ["1 sd", "2 sd"], circles, classes, outside, size=10, path_effects=halo)
     return fig
 
 
@@ -272,8 +284,38 @@ def compare(real, fake, family="gan", labels=("real", "generated")):
     looks = (("#a39f94", 18), (COLOURS.get(family, family), 7))
     for points, label, (colour, size) in zip((real, fake), labels, looks, strict=True):
         ax.scatter(*np.asarray(points).T, s=size, color=colour, alpha=0.6, lw=0, label=label)
-    style.legend(ax)
+    naming.legend(ax, *ax.get_legend_handles_labels())
     return fig
+
+
+def table(rows, caption, columns=None, best=None, aside=(), corner=""):
+    """A table of results, from {row: {column: value}}: decimals aligned, decisive cells marked.
+
+    Values: numbers, texts, (mean, sd[, n]) as runs.summary returns it, or None. columns: {key: name
+    for the reader}, those to show in their order. best: {key: min or max}, for columns with a best
+    cell. aside: rows that do not compete, such as real images. corner: what the rows are.
+    """
+    columns = columns or {key: key for row in rows.values() for key in row}
+    raw = [name for name in (*rows, *columns.values()) if "_" in name]
+    if raw or not rows or set(best or ()) - set(columns):
+        raise ValueError(
+            f"columns={{{raw[0]!r}: a name for the reader}}" if raw else
+            f"There are rows {[*rows]} and columns {[*columns]}; best names {[*(best or ())]}."
+        )  # fmt: skip
+    values = {key: [row.get(key) for row in rows.values()] for key in columns}
+    marked = set()
+    for j, key in enumerate(columns):
+        means = [v[0] if isinstance(v, (tuple, list)) else v for v in values[key]]
+        run = {i: m for i, (m, row) in enumerate(zip(means, rows, strict=True))
+               if m is not None and m == m and row not in aside}  # fmt: skip
+        if best and key in best and len(run) > 1:
+            marked |= {(i, j) for i, m in run.items() if m == best[key](run.values())}
+    worded = {j for j, key in enumerate(columns) if any(isinstance(v, str) for v in values[key])}
+    cells = [tables.plain(column) if j in worded else tables.aligned(column)
+             for j, column in enumerate(values.values())]  # fmt: skip
+    caption += " Bold: the best of its column." if marked else ""
+    body = dict(zip(rows, zip(*cells, strict=True), strict=True))
+    return tables.Table(body, [corner, *columns.values()], caption, marked, worded)
 
 
 def numbers(values=None, /, **more):

@@ -20,22 +20,25 @@ COLOURS = {
     "real": "#33322e", "pca": "#95917a", "ae": "#287b7c", "vae": "#5680fc", "gan": "#ea6830",
     "aae": "#7a5cb9", "avb": "#870863", "vaegan": "#995d15", "glo": "#335115",
     "prior": "#bf6012", "rec": "#215e44", "gmm": "#8539a7", "kl": "#bf6012", "loss": "#5680fc",
+    "gaussian": "#95917a",
 }  # fmt: skip
-MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^o", strict=True))
+MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^op", strict=True))
 CYCLE = ("vae", "gan", "ae", "aae", "vaegan", "glo", "avb", "pca")  # for labels of no family
 CLASSES = (
     "#6d9ef2", "#c74b22", "#408971", "#9262b8", "#b2984a",
     "#f4a8be", "#1a576d", "#733a16", "#722fb0", "#adcf2c",
 )  # fmt: skip
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DIVERGING = "PuOr"  # perceptually even about its white middle, safe for colour-blind readers
 
 WIDTH, DPI, SHARP = 6.4, 110, 2  # inches; pixels an inch on the page; how much finer the file is
 PAPER, INK, MUTED, FAINT = "#fbfaf7", "#33322e", "#5f5c54", "#e4e0d6"
+KEY = 0.32  # inches, for the bar of `signs`
 DASHES, STROKES = (0, (4, 3)), ("-", "--", "-.", ":")
 STYLE = {
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "figure.dpi": DPI, "font.family": "DejaVu Sans", "mathtext.fontset": "cm", "font.size": 11.5, "axes.labelsize": 11.5,
-    "axes.titlesize": 11.5, "axes.titlepad": 8,
+    "figure.dpi": DPI, "font.family": "DejaVu Sans", "mathtext.fontset": "cm", "font.size": 11.5,
+    "axes.labelsize": 11.5, "axes.titlesize": 11.5, "axes.titlepad": 8,
     "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.edgecolor": "#8b877c", "axes.linewidth": 0.8, "xtick.major.width": 0.8,
@@ -60,6 +63,10 @@ def styled():
 @styled()
 def png(figure):
     """The figure as a PNG file's bytes: twice as fine as on the page; charts in 256 colours."""
+    if figure.settle:
+        figure.draw_without_rendering()  # where everything is
+    for last_touch in figure.settle:
+        last_touch()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.sharp_dpi, pil_kwargs={"optimize": True})
     if not figure.few_colours:
@@ -73,11 +80,14 @@ def png(figure):
 
 
 def figure(height, alt, width=WIDTH, dpi=DPI * SHARP, layout="constrained", few_colours=True):
-    """An empty Figure that a notebook can draw. `alt` says in one line what it will show."""
+    """An empty Figure that a notebook can draw. `alt` says in one line what it will show.
+
+    Functions in its list `settle` are called when all else is in its place, before it is drawn.
+    """
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout=layout)
-    fig.alt, fig.sharp_dpi, fig.few_colours = alt, dpi, few_colours
+    fig.alt, fig.sharp_dpi, fig.few_colours, fig.settle = alt, dpi, few_colours, []
     fig._repr_png_ = lambda: (png(fig), {"width": round(WIDTH * DPI)})
     return fig
 
@@ -135,12 +145,31 @@ def mosaic(tiles, columns, alt, left=0.0, gap=6, row_gap=6, low=0.12, largest=1.
     return fig, places
 
 
+def signs(fig):
+    """Under signed images, in the room `KEY`: a bar that says which colour is which sign."""
+    from matplotlib import colormaps
+
+    wide, tall = fig.get_size_inches()
+    ax = fig.add_axes(((wide - 1.5) / 2 / wide, 0.15 / tall, 1.5 / wide, 0.13 / tall))
+    ax.imshow([np.linspace(0, 1, 120)], aspect="auto", cmap=colormaps[DIVERGING])
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, linewidth=0.6)
+    for x, name, side in ((-0.05, "negative", "right"), (1.05, "positive", "left")):
+        ax.text(x, 0.5, name, transform=ax.transAxes, ha=side, va="center", size=11)
+    return fig
+
+
+def lettering(name, size=11.5):
+    """The size of a name: that of a bare formula is larger, its letters being small."""
+    return size + 3 * (name.startswith("$") and name.endswith("$"))
+
+
 def chart(xlabel, ylabel, alt, height=3.5):
     """A figure with one Axes; the name of the y axis stands above it, upright."""
     fig = figure(height, alt)
     ax = fig.add_subplot()
-    ax.set_xlabel(xlabel)
-    ax.set_title(ylabel, loc="left")  # as a y label, the layout would leave it no room
+    ax.set_xlabel(xlabel, size=lettering(xlabel))
+    ax.set_title(ylabel, loc="left", size=lettering(ylabel))  # as a y label, it would get no room
     return fig, ax
 
 
@@ -163,20 +192,6 @@ def apart(places, gap):
     return places
 
 
-def legend(ax):
-    """Name the series above the y axis's name, where no curve can be in the way."""
-    from matplotlib.transforms import ScaledTranslation
-
-    handles, labels = ax.get_legend_handles_labels()
-    if len(labels) < 2:
-        return
-    lines = [handle.lines[0] if hasattr(handle, "has_yerr") else handle for handle in handles]
-    across = max(1, min(len(labels), 64 * len(labels) // sum(len(s) + 6 for s in labels)))
-    above = ax.transAxes + ScaledTranslation(0, 27 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(lines, labels, loc="lower left", bbox_to_anchor=(0, 1), bbox_transform=above,
-              ncols=across, markerscale=1.2)  # fmt: skip
-
-
 def colour_and_marker(label, index, colours=None):
     """Colour and marker of a series: of the family it names, or is said to be, or the next."""
     family = (colours or {}).get(label, label)
@@ -184,6 +199,18 @@ def colour_and_marker(label, index, colours=None):
         return COLOURS[family], MARKERS[family]
     following = CYCLE[index % len(CYCLE)]
     return (COLOURS[following] if family == label else family), MARKERS[following]
+
+
+def log_scale(ax):
+    """A logarithmic y axis with plain numbers: 0.01, 0.1, 1, 10, or 2, 5, 10 over a short range."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = ax.dataLim.intervaly
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="y", which="minor", length=0)
 
 
 def hline(ax, value, name, side="right"):
@@ -195,18 +222,36 @@ def hline(ax, value, name, side="right"):
                 fontsize=10.5)  # fmt: skip
 
 
-def text(value):
-    """A value as the book prints it: 103.9, 0.0123, 60,000, or 12.3 ± 0.4 of (mean, sd)."""
+def text(value, more=0):
+    """A value as the book prints it: 12.3, 0.0123, 60,000, or 12.3 ± 0.4 of (mean, sd).
+
+    Three digits that mean something, and tenths up to a thousand: a bound is compared by them.
+    With a standard deviation its first digit decides, or its first two if it begins with 1.
+    more: so many decimals more for numbers from 1 on.
+    """
     if isinstance(value, (tuple, list)):
         mean, sd, *_ = (*value, None)
         if not sd or not math.isfinite(sd) or sd < 1e-12 * abs(mean):  # equal but for rounding
-            return text(mean)
+            return text(mean, more)
         places = max(0, -math.floor(math.log10(sd)) + (f"{sd:.1e}"[0] == "1"))
-        return f"{mean:,.{places}f} ± {sd:,.{places}f}".replace("-", "−")
+        return f"{fixed(mean, places)} ± {fixed(sd, places)}"
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and value and math.isfinite(value):
         size = math.floor(math.log10(abs(value)))
-        places = max(0, 3 - size if size >= 0 else 2 - size)
-        return (f"{value:.2e}" if size < -4 else f"{value:,.{places}f}").replace("-", "−")
+        if size < -4:
+            digits, power = f"{value:.1e}".split("e")
+            return f"{digits} × 10{str(int(power)).translate(RAISED)}".replace("-", "−")
+        return fixed(value, max(int(size == 2), 2 - size + more * (size >= 0)))
     plain = type(value) in (int, float)
-    return f"{value:,}".removesuffix(".0").replace("-", "−") if plain else str(value)
+    return f"{value or 0:,}".removesuffix(".0").replace("-", "−") if plain else str(value)
+
+
+def precise(value):
+    """A value with one decimal more, where it is compared with a tolerance."""
+    return text(value, more=1)
+
+
+def fixed(value, places):
+    """A number with so many decimals; what rounds to zero has no sign."""
+    digits = f"{value:,.{places}f}"
+    return digits.replace("-", "−" if digits.strip("-0.,") else "")
