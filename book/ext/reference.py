@@ -12,10 +12,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "gencore"
 # The one list of the modules, in the order of their imports: a module imports only from those
 # before it. A test reads it, too; a name that is not there yet is left out of the page.
-MODULES = """files store formats data nets latents checkpoint train classifier rulers metrics
-             evaluate vae ae linear encoder gan aae avb vaegan pyramid glo catalogue runs style
-             naming tables show diagram embed explore controls check bench __init__
-             __main__""".split()
+MODULES = """files store formats derived data nets latents checkpoint train classifier contrast
+             rulers metrics evaluate vae ae linear ppca encoder gan aae avb vaegan pyramid glo
+             catalogue runs style naming tables show diagram embed explore controls check bench
+             __init__ __main__""".split()
 MARKER = "<!-- gencore:api -->"
 
 
