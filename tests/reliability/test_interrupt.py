@@ -11,6 +11,7 @@ import nbclient
 import nbformat
 import pytest
 import torch
+from small_networks import SMALL
 
 from gencore import checkpoint, data, store, train, vae
 
@@ -20,7 +21,7 @@ import torch; torch.set_num_threads(1)
 from gencore import data, train, vae
 torch.manual_seed(0)
 images = data.load("fashion-mini").train.images
-step = vae.Step(vae.Model(2, width=4))
+step = vae.Step(vae.Model(2, **{small!r}))
 batches = data.batches(images, 16)
 train.FIRST_CHECKPOINT = train.CHECKPOINT_SECONDS = -1  # each step: a cell that is run again goes on
 print("ready")
@@ -69,7 +70,7 @@ def kernel(tmp_path):
 
 
 def test_the_stop_button(kernel, tmp_path):
-    assert "ready" in kernel(SETUP.format(root=str(store.CHECKOUT)))
+    assert "ready" in kernel(SETUP.format(root=str(store.CHECKOUT), small=SMALL))
     train = TRAIN.format(folder=str(tmp_path / "checkpoints"))
     done = 0
     for delay in (4, 2.3, 1.1):
@@ -90,7 +91,7 @@ import signal, sys; sys.path.insert(0, {root!r})
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 import torch; torch.set_num_threads(1)
 from gencore import data, train, vae
-step = vae.Step(vae.Model(2, width=4))
+step = vae.Step(vae.Model(2, **{small!r}))
 train.FIRST_CHECKPOINT = train.CHECKPOINT_SECONDS = -1
 print("started", flush=True)
 batches = data.batches(data.load("fashion-mini").train.images, 16)
@@ -102,7 +103,7 @@ print("usable", len(history["step"]))
 def test_ctrl_c_in_a_script(tmp_path, until):
     """SIGINT at any time, also within a checkpoint: no traceback, and a checkpoint that loads."""
     folder = tmp_path / "checkpoints"
-    script = WORK.format(root=str(store.CHECKOUT), folder=str(folder))
+    script = WORK.format(root=str(store.CHECKOUT), small=SMALL, folder=str(folder))
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -128,7 +129,7 @@ def test_ctrl_c_at_the_last_checkpoint_reaches_whoever_trains(tmp_path, monkeypa
 
     def records():
         torch.manual_seed(0)
-        step = vae.Step(vae.Model(2, width=2))
+        step = vae.Step(vae.Model(2, **SMALL))
         return train.watch(train.loop(step, data.batches(mini, 16), 6, tmp_path / "run"), 6)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

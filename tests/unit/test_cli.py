@@ -1,6 +1,5 @@
 """The command line: each command does what it says, and bad input gets one sentence and a status."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import time
 import warnings
 
 import numpy as np
+import papers
 import pytest
 from PIL import Image
 
@@ -210,7 +210,7 @@ def test_sample_refuses_nonsense_at_once(words, sentence, trained, tmp_path, mon
 def test_a_mixture_takes_a_seed_as_the_prior_does(smoke, monkeypatch, capsys):
     """--prior gmm --seed -1 was a traceback of scikit-learn."""
     conf = catalogue.config("vae-mnist-d2")
-    model = runs._model(dataclasses.replace(conf, model=conf.model | {"width": 4}))
+    model = runs._model(papers.narrow(conf))
     monkeypatch.setattr(runs, "get", lambda name: runs.Run(name, conf, model, {}, {}, {}))
     for seed in ("-1", str(2**63)):
         assert main(["sample", conf.name, "--prior", "gmm", "--seed", seed]) == 1

@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 
+import papers
 import pytest
 import torch
 
@@ -23,8 +24,7 @@ def trainer(smoke, monkeypatch):
 def shrink(monkeypatch, name, **changes):
     """Give a run of the catalogue a narrow network: what it is called with stays as it is."""
     conf = catalogue.config(name)
-    if "width" in inspect.signature(conf.paper.Model).parameters:
-        changes = {"model": conf.model | {"width": 2}} | changes
+    changes = {"model": papers.narrow(conf).model} | changes
     monkeypatch.setitem(catalogue.runs(), name, dataclasses.replace(conf, **changes))
 
 

@@ -7,12 +7,14 @@ the same of a real accelerator, where there is one.
 import copy
 import dataclasses
 import functools
+import inspect
 import math
 import threading
 
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL
 from threadpoolctl import threadpool_limits
 
 from gencore import (
@@ -43,6 +45,8 @@ def narrow(conf):
     """A configuration with the narrowest networks, whose weights keep their bits."""
     small = {"width": 4, "latent_dim": 10}
     model = {key: min(value, small.get(key, value)) if key in small else value for key, value in conf.model.items()}
+    taken = inspect.signature(conf.paper.Model).parameters
+    model |= {key: SMALL[key] for key in SMALL if key in taken}
     return dataclasses.replace(conf, model=model, batch=16, half=False, snapshots=min(2, conf.snapshots))
 
 
@@ -323,7 +327,7 @@ def test_classifier_features_are_arrays_from_any_device(small, monkeypatch):
 def model(far):
     """A VAE with a two-dimensional latent, elsewhere."""
     torch.manual_seed(0)
-    return vae.Model(2, width=4).to(far).eval()
+    return vae.Model(2, **SMALL).to(far).eval()
 
 
 def test_codes_and_images_come_back_to_the_cpu(far, model):

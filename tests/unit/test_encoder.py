@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from small_networks import SMALL
 
 from gencore import data, encoder, linear, nets, vae
 
@@ -22,7 +23,7 @@ def batch(x):
 
 def small_vae(seed=0, **options):
     torch.manual_seed(seed)
-    return vae.Model(3, size=8, width=4, **options)
+    return vae.Model(3, size=8, **SMALL, **options)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def images():
 def small_encoder(**options):
     """(the small encoder's model, the VAE that it is for)."""
     of = small_vae(**options)
-    return encoder.Model(of, size=8, width=2, hidden=(6, 5)), of
+    return encoder.Model(of, size=8, widths=(2,), hidden=(6, 5)), of
 
 
 def test_it_has_an_encoder_of_its_own_and_the_rest_of_another_model(images):
@@ -41,14 +42,14 @@ def test_it_has_an_encoder_of_its_own_and_the_rest_of_another_model(images):
     z = torch.randn(16, 3, generator=seeded(1))
     assert torch.equal(model.decode(z), of.decode(z)) and model.latent_dim == 3
     assert torch.equal(model.log_likelihood(images, z), of.log_likelihood(images, z))
-    assert model.sigma.item() == pytest.approx(0.3)
+    assert model.sigma.item() == pytest.approx(0.3) and model.likelihood == "gaussian"
     mu, logvar = model.encode(images)
     assert torch.equal(torch.stack([mu, logvar], 1), model.encoder(images))
     assert nets.parameters(model) == nets.parameters(model.encoder) < nets.parameters(of.encoder)
     assert {key.split(".")[0] for key in model.state_dict()} == {"encoder"}
 
 
-@pytest.mark.parametrize("options", [{}, {"likelihood": "gaussian", "sigma": "optimal"}])
+@pytest.mark.parametrize("options", [{}, {"likelihood": "binary"}, {"likelihood": "gaussian", "sigma": "optimal"}])
 def test_a_frozen_decoder_keeps_every_bit_and_gets_no_gradient(images, options):
     model, of = small_encoder(**options)
     before = {key: value.clone() for key, value in of.state_dict().items()}
@@ -67,7 +68,7 @@ def test_a_frozen_decoder_keeps_every_bit_and_gets_no_gradient(images, options):
 def test_the_gradient_of_a_small_encoder_is_that_of_the_whole_model(images):
     """With the VAE's own encoder inside, bound and gradient are the VAE's, and the decoder's is left out."""
     whole, of = small_vae(), small_vae()
-    model = encoder.Model(of, size=8, width=4, hidden=(128,))
+    model = encoder.Model(of, size=8, **SMALL["encoder"])
     model.encoder.load_state_dict(whole.encoder.state_dict())
     pairs = ((vae, whole), (encoder, model))
     losses = [paper.Step(m, seed=2)(batch(images)) for paper, m in pairs]
@@ -90,7 +91,7 @@ def test_a_small_encoder_learns_the_posterior_of_a_model_that_can_be_solved():
         x = of.mean(z) + 0.5 * torch.randn(2000, 64, generator=seeded(4))
     cov = (of.W @ of.W.T + 0.25 * torch.eye(64)).detach().double().numpy()
     truth = stats.multivariate_normal(np.zeros(64), cov).logpdf(x.double().numpy()).mean()
-    model = encoder.Model(of, size=8, width=4, hidden=(32,))
+    model = encoder.Model(of, size=8, widths=(8,), hidden=(32,))
     step = encoder.Step(model, lr=3e-3)
     images = x.view(-1, 1, 8, 8)
     for i in range(600):
@@ -107,6 +108,26 @@ def test_codes_are_drawn_from_its_own_posterior_and_images_from_the_vaes_priors(
     assert torch.equal(model.infer(images, seeded(1)), vae.reparameterise(mu, logvar, seeded(1)))
     assert not torch.allclose(mu, of.encode(images)[0]), "it is another q(z|x)"
     assert model.priors is of.priors and model.of is of and model.decoder is of.decoder
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary", "gaussian"])
+def test_its_bounds_are_those_of_the_vae_with_another_encoder(likelihood, images):
+    """With the VAE's own encoder inside, they are the VAE's to the last digit, mismatches and all."""
+    of = small_vae(likelihood=likelihood)
+    of.priors["gaussian"].mean.fill_(0.5)
+    model = encoder.Model(of, size=8, **SMALL["encoder"])
+    other, found = (vae.bounds(m.eval(), (255 * images).byte()) for m in (model, of))
+    assert other.keys() == found.keys() and other["kl"] != found["kl"] and other["sigma"] == found["sigma"]
+    model.encoder.load_state_dict(of.encoder.state_dict())
+    assert vae.bounds(model.eval(), (255 * images).byte()) == found
+
+
+def test_a_step_for_a_vae_of_binary_images_throws_coins(images):
+    model, of = small_encoder(likelihood="binary")
+    noise = seeded(3)
+    coins = torch.bernoulli(images, generator=noise)
+    bound = vae.elbo(model, coins, generator=noise)[0].mean().item()
+    assert encoder.Step(model, seed=3)(batch(images))["loss"] == pytest.approx(-bound, rel=1e-5)
 
 
 def test_the_vae_goes_where_the_encoder_goes():

@@ -179,6 +179,50 @@ def test_fits_touch_no_random_state_and_leave_the_codes(kind, codes):
     assert not any(b.requires_grad for b in fitted(kind, asked).buffers())
 
 
+def test_a_model_has_its_prior_first_and_two_densities_to_fit():
+    densities = latents.prior_and_fits(3)
+    kinds = {"prior": latents.Normal, "gaussian": latents.Gaussian, "gmm": latents.Mixture}
+    assert list(densities) == list(kinds), "the order is that of what is told: the prior is the model's own"
+    for name, kind in kinds.items():
+        assert type(densities[name]) is kind and densities[name].dim == 3
+    assert densities["gmm"].means.shape == (10, 3)
+    z = torch.randn(5, 3)
+    for density in densities.values():
+        assert torch.allclose(density.log_prob(z), densities["prior"].log_prob(z), atol=1e-5), "not fitted yet"
+
+
+def test_all_that_can_be_fitted_is_and_the_prior_stays(clusters):
+    densities = latents.prior_and_fits(2)
+    before = {key: value.clone() for key, value in densities.named_buffers()}
+    latents.fit_all(densities, clusters)
+    for name in ("gaussian", "gmm"):
+        wanted = type(densities[name]).fit(clusters).state_dict()
+        found = densities[name].state_dict()
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted), name
+        assert not any(torch.equal(found[key], before[f"{name}.{key}"]) for key in found), name
+    prior, z = densities["prior"], clusters.float()
+    assert all(torch.equal(b, before[f"prior.{key}"]) for key, b in prior.named_buffers())
+    assert torch.allclose(prior.log_prob(z), latents.Normal(2).log_prob(z))
+    assert torch.equal(prior.sample(4, seeded()), latents.Normal(2).sample(4, seeded()))
+    fits = [density.log_prob(z).mean().item() for density in densities.values()]
+    assert fits == sorted(fits) and fits[0] + 1 < fits[1] < fits[2] - 0.4
+
+
+def test_a_density_that_nobody_can_fit_is_passed_over(clusters):
+    densities = torch.nn.ModuleDict({"only": latents.Normal(2)})
+    latents.fit_all(densities, clusters)
+    assert not densities.state_dict()
+
+
+def test_densities_are_fitted_in_place_in_the_type_that_they_have(clusters):
+    densities = latents.prior_and_fits(2).double()
+    gaussian = densities["gaussian"]
+    latents.fit_all(densities, clusters)
+    assert densities["gaussian"] is gaussian and gaussian.mean.dtype == torch.float64
+    assert gaussian.mean.tolist() == pytest.approx(clusters.mean(0).tolist(), rel=1e-6)
+
+
 BAD = {
     "NaN": torch.full((9, 2), torch.nan),
     "infinite": torch.full((9, 2), torch.inf),

@@ -11,7 +11,6 @@ from gencore import ae, catalogue, classifier, data, encoder, nets, train, vae
 
 SIZES = [(1, 28), (3, 32), (1, 8)]
 ROWS = {name: conf for name, conf in catalogue.runs().items() if conf.paper in (vae, ae, encoder)}
-NARROW = {name for name, conf in ROWS.items() if conf.model.get("width")}  # of the first edition
 
 
 @pytest.mark.parametrize(("channels", "size"), SIZES)
@@ -22,14 +21,11 @@ def test_shapes(channels, size, latent_dim):
         net = nets.Encoder(latent_dim, channels, size, widths, heads, hidden)
         assert net(x).shape == (5, heads, latent_dim)
         assert nets.Decoder(latent_dim, channels, size, widths, hidden)(z).shape == x.shape
-    for heads in (1, 2):
-        assert nets.NarrowEncoder(latent_dim, channels, size, 4, heads)(x).shape == (5, heads, latent_dim)
-    assert nets.NarrowDecoder(latent_dim, channels, size, 4)(z).shape == x.shape
 
 
-def chain(units):
-    """Parameters of fully connected layers from each number of units to the next."""
-    return sum((a + 1) * b for a, b in itertools.pairwise(units))
+def normed(units):
+    """Parameters of layers from each number of units to the next, each with its norm's scale and shift."""
+    return sum((a + 1) * b + 2 * b for a, b in itertools.pairwise(units))
 
 
 def smooth(widths):
@@ -38,20 +34,12 @@ def smooth(widths):
 
 
 def encoder_size(d, c, s, widths, heads, hidden):
-    patches = (64 * c + 1) * widths[0]
-    return patches + smooth(widths) + chain([widths[-1] * (s // 4) ** 2, *hidden, heads * d])
+    units = [widths[-1] * (s // 4) ** 2, *hidden]
+    return (64 * c + 1) * widths[0] + smooth(widths) + normed(units) + (units[-1] + 1) * heads * d
 
 
 def decoder_size(d, c, s, widths, hidden):
-    return chain([d, *hidden, widths[0] * (s // 4) ** 2]) + smooth(widths) + 64 * widths[-1] * c + c
-
-
-def narrow_size(d, c, s, w, heads, hidden):
-    return (16 * c + 1) * w + (16 * w + 1) * 2 * w + chain([2 * w * (s // 4) ** 2, *hidden, heads * d])
-
-
-def narrow_decoder_size(d, c, s, w):
-    return (d + 1) * 2 * w * (s // 4) ** 2 + (32 * w * w + w) + (16 * c * w + c)
+    return normed([d, *hidden, widths[0] * (s // 4) ** 2]) + smooth(widths) + 64 * widths[-1] * c + c
 
 
 @pytest.mark.parametrize(("channels", "size"), SIZES)
@@ -61,11 +49,8 @@ def test_parameter_counts_are_those_of_the_layers(channels, size, d, widths, hid
     for heads in (1, 2):
         counted = nets.parameters(nets.Encoder(*of, widths, heads, hidden))
         assert counted == encoder_size(*of, widths, heads, hidden)
-        counted = nets.parameters(nets.NarrowEncoder(*of, widths[0], heads, hidden))
-        assert counted == narrow_size(*of, widths[0], heads, hidden)
     decoder = nets.Decoder(*of, widths, hidden)
     assert nets.parameters(decoder) == decoder_size(*of, widths, hidden)
-    assert nets.parameters(nets.NarrowDecoder(*of, widths[0])) == narrow_decoder_size(*of, widths[0])
     net = nets.Encoder(*of, widths, 2, hidden)
     assert nets.parameters(net, decoder) == encoder_size(*of, widths, 2, hidden) + decoder_size(*of, widths, hidden)
 
@@ -104,26 +89,20 @@ def kinds(net):
     return [*found, between]
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in NARROW])
+@pytest.mark.parametrize("name", ROWS)
 def test_every_hidden_unit_is_a_silu(name):
+    """Behind a norm of the layer, where it is a dense one."""
     model = published(ROWS[name])
     own = [model.encoder] if ROWS[name].uses else [model.encoder, model.decoder]
     for net in own:
         first, *hidden, last = kinds(net)
-        assert len(hidden) >= 2 and not last, "what comes out is not confined"
+        assert hidden and not last, "what comes out is not confined"
         assert all(isinstance(layer, SHAPES) for layer in first)
-        for between in hidden:
-            active = [layer for layer in between if not isinstance(layer, SHAPES)]
-            assert [type(layer) for layer in active] == [nn.SiLU]
+        weights = [layer for layer in net.net if isinstance(layer, WEIGHTS)]
+        for layer, between in zip(weights, hidden, strict=False):
+            active = [type(each) for each in between if not isinstance(each, SHAPES)]
+            assert active == ([nn.LayerNorm, nn.SiLU] if isinstance(layer, nn.Linear) else [nn.SiLU])
         assert not any(isinstance(module, nn.ReLU) for module in net.modules())
-
-
-def test_networks_of_the_first_edition_are_those_of_the_photographs_alone():
-    narrow = (nets.NarrowEncoder, nets.NarrowDecoder)
-    for name, conf in ROWS.items():
-        model = published(conf)
-        mine = [isinstance(m, narrow) for m in model.modules()]
-        assert any(mine) == (name in NARROW) == (conf.data == "cifar10"), name
 
 
 @pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder])
@@ -132,14 +111,15 @@ def test_a_unit_that_is_negative_everywhere_still_learns(network):
     torch.manual_seed(0)
     net = network(3, size=8, **{"widths": (4, 4), "hidden": (8,)})
     x = torch.rand(16, 1, 8, 8) if network is nets.Encoder else torch.randn(16, 3)
-    first = next(layer for layer in net.net if isinstance(layer, WEIGHTS))
+    kind = nn.Conv2d if network is nets.Encoder else nn.LayerNorm
+    first = next(layer for layer in net.net if isinstance(layer, kind))
     with torch.no_grad():
         first.bias.fill_(-6)
     seen = []
     first.register_forward_hook(lambda module, inputs, output: seen.append(output.max()))
     net(x).square().sum().backward()
     assert seen[0] < 0, "all are off"
-    assert (first.weight.grad.abs().flatten(1).sum(1) > 0).all() and (first.bias.grad != 0).all()
+    assert (first.weight.grad.flatten(1 if kind is nn.Conv2d else 0) != 0).all() and (first.bias.grad != 0).all()
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), [32, 64, 16]])
@@ -164,32 +144,55 @@ def names(net):
 def test_the_names_of_the_weights_are_those_of_the_published_files():
     assert names(nets.Encoder(2)) == {
         "net.1.weight": (32, 1, 8, 8), "net.1.bias": (32,),
-        "net.4.weight": (256, 1568), "net.4.bias": (256,),
-        "net.6.weight": (4, 256), "net.6.bias": (4,),
+        "net.4.weight": (256, 1568), "net.4.bias": (256,), "net.5.weight": (256,), "net.5.bias": (256,),
+        "net.7.weight": (4, 256), "net.7.bias": (4,),
     }  # fmt: skip
     assert names(nets.Decoder(2)) == {
-        "net.0.weight": (64, 2), "net.0.bias": (64,),
-        "net.2.weight": (784, 64), "net.2.bias": (784,),
-        "net.5.weight": (48, 16, 3, 3), "net.5.bias": (48,),
-        "net.7.weight": (48, 1, 8, 8), "net.7.bias": (1,),
+        "net.0.weight": (64, 2), "net.0.bias": (64,), "net.1.weight": (64,), "net.1.bias": (64,),
+        "net.3.weight": (784, 64), "net.3.bias": (784,), "net.4.weight": (784,), "net.4.bias": (784,),
+        "net.7.weight": (48, 16, 3, 3), "net.7.bias": (48,),
+        "net.9.weight": (48, 1, 8, 8), "net.9.bias": (1,),
     }  # fmt: skip
-    assert names(nets.NarrowEncoder(2)) == {
-        "net.0.weight": (24, 1, 4, 4), "net.0.bias": (24,),
-        "net.2.weight": (48, 24, 4, 4), "net.2.bias": (48,),
-        "net.5.weight": (128, 2352), "net.5.bias": (128,),
-        "net.7.weight": (4, 128), "net.7.bias": (4,),
+
+
+@pytest.mark.parametrize("width", [4, 24])
+def test_networks_of_the_first_edition_are_what_their_files_hold(width):
+    """For as long as there are such runs: no row of the catalogue has them any more."""
+    w, d, c, s = width, 10, 3, 32
+    encoder, decoder = nets.NarrowEncoder(d, c, s, w), nets.NarrowDecoder(d, c, s, w)
+    grid = 2 * w * (s // 4) ** 2
+    assert names(encoder) == {
+        "net.0.weight": (w, c, 4, 4), "net.0.bias": (w,), "net.2.weight": (2 * w, w, 4, 4), "net.2.bias": (2 * w,),
+        "net.5.weight": (128, grid), "net.5.bias": (128,), "net.7.weight": (2 * d, 128), "net.7.bias": (2 * d,),
     }  # fmt: skip
-    assert names(nets.NarrowDecoder(2)) == {
-        "net.0.weight": (2352, 2), "net.0.bias": (2352,),
-        "net.3.weight": (48, 24, 4, 4), "net.3.bias": (24,),
-        "net.5.weight": (24, 1, 4, 4), "net.5.bias": (1,),
+    assert names(decoder) == {
+        "net.0.weight": (grid, d), "net.0.bias": (grid,), "net.3.weight": (2 * w, w, 4, 4), "net.3.bias": (w,),
+        "net.5.weight": (w, c, 4, 4), "net.5.bias": (c,),
     }  # fmt: skip
+    assert encoder(torch.rand(5, c, s, s)).shape == (5, 2, d) and decoder(torch.randn(5, d)).shape == (5, c, s, s)
+    for network in (nets.NarrowEncoder, nets.NarrowDecoder):
+        with pytest.raises(ValueError, match="its side must be a multiple of 4"):
+            network(2, size=30)
+        assert not any(isinstance(m, network) for conf in ROWS.values() for m in published(conf).modules())
+
+
+def test_units_of_a_dense_layer_are_normed_example_by_example():
+    """Each example's pre-activations have mean 0 and variance 1 before scale and shift: few stay off for all."""
+    torch.manual_seed(0)
+    for net, h in ((nets.Encoder(3, size=8), torch.rand(9, 1, 8, 8)), (nets.Decoder(3, size=8), 50 * torch.randn(9, 3))):
+        norms = 0
+        for layer in net.net:
+            h = layer(h)
+            if isinstance(layer, nn.LayerNorm):
+                norms += 1
+                assert h.mean(1).abs().max() < 1e-5 and (h.var(1, correction=0) - 1).abs().max() < 0.05
+        assert norms == sum(isinstance(layer, nn.Linear) for layer in net.net[:-1]) >= 1
 
 
 def test_one_image_does_not_see_another():
     torch.manual_seed(0)
     x, z = torch.rand(6, 1, 28, 28), torch.randn(6, 3)
-    encoder, decoder = nets.Encoder(3, widths=(4, 4)), nets.Decoder(3, widths=(4, 4))
+    encoder, decoder = nets.Encoder(3, widths=(4, 4)), nets.Decoder(3, widths=(4, 4))  # norms and all
     assert torch.allclose(encoder(x)[2:4], encoder(x[2:4]), atol=1e-6)
     assert torch.allclose(decoder(z)[2:4], decoder(z[2:4]), atol=1e-6)
     heads = encoder(x)
@@ -235,7 +238,7 @@ def test_an_encoder_sees_pixels_from_minus_one_to_one():
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, 30, 27])
-@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder, nets.NarrowEncoder, nets.NarrowDecoder])
+@pytest.mark.parametrize("network", [nets.Encoder, nets.Decoder])
 def test_a_side_that_is_not_made_of_patches_is_refused(network, size):
     with pytest.raises(ValueError, match=f"its side must be a multiple of 4, from 8; it is {size}") as caught:
         network(2, size=size)

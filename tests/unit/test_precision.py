@@ -13,6 +13,7 @@ import statistics
 
 import pytest
 import torch
+from small_networks import SMALL
 
 from gencore import catalogue, data, nets, runs, train, vae
 
@@ -28,7 +29,7 @@ def trained(precision, seed, monkeypatch):
     dataset = data.Dataset("crops", *parts)
     conf = dataclasses.replace(
         catalogue.config("vae-mnist-d10"), seed=seed, batch=64, lr=5e-3,
-        model={"latent_dim": 4, "size": 12, "width": 8},
+        model={"latent_dim": 4, "size": 12, **SMALL},
     )  # fmt: skip
     step = runs.begin(conf, dataset)
     for _ in train.loop(step, data.batches(dataset.train, 64, seed), STEPS, schedule=train.cosine):

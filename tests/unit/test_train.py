@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import tqdm
+from small_networks import SMALL
 
 from gencore import ae, checkpoint, classifier, data, linear, store, train, vae
 
@@ -147,7 +148,7 @@ def test_cosine_rises_and_falls():
 
 def a_step(seed=0):
     torch.manual_seed(seed)
-    return vae.Step(vae.Model(2, size=8, width=2), seed=seed)
+    return vae.Step(vae.Model(2, size=8, **SMALL), seed=seed)
 
 
 @pytest.fixture
@@ -370,9 +371,9 @@ def test_a_bad_batch_stops_at_its_step_with_the_weights_before_it(paper, bad, mi
         if paper == "classifier":
             return classifier.Step(classifier.Model(width=2))
         if paper == "ae":
-            return ae.Step(ae.Model(2, width=2))
+            return ae.Step(ae.Model(2, **SMALL))
         options = {"likelihood": "gaussian", "sigma": "optimal"} if paper == "sigma" else {}
-        return vae.Step(vae.Model(2, width=2, **options))
+        return vae.Step(vae.Model(2, **SMALL, **options))
 
     def run(images, steps):
         step, history = build(), {}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import logsumexp
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from small_networks import SMALL
+from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
-from gencore import data, vae
+from gencore import data, evaluate, latents, linear, train, vae
 
 F64 = torch.float64
 
@@ -287,6 +288,31 @@ def test_iwae_by_brute_force():
     assert vae.iwae(model, x, k, seeded(9)).numpy() == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_posterior_may_have_seen_another_picture():
+    """log p(x, z) / q(z|seen), with densities from SciPy and the same draws; x is what is bounded."""
+    model = OneDimension(0.8, a=0.2, v=1.7)
+    x, seen = torch.randn(2, 6, 1, generator=seeded(), dtype=F64)
+    g, mu, sd = seeded(9), 0.2 * seen.numpy(), math.sqrt(1.7)
+    log_w = []
+    for _ in range(5):
+        z = mu + sd * torch.empty(6, 1, dtype=F64).normal_(generator=g).numpy()
+        log_p = stats.norm.logpdf(x.numpy(), z, 0.8) + stats.norm.logpdf(z)
+        log_w.append((log_p - stats.norm.logpdf(z, mu, sd))[:, 0])
+    found = vae.log_weights(model, x, 5, seeded(9), seen)
+    assert found.shape == (5, 6) and found.numpy() == pytest.approx(np.stack(log_w), rel=1e-12)
+    expected = logsumexp(np.stack(log_w), axis=0) - np.log(5)
+    assert vae.iwae(model, x, 5, seeded(9), seen).numpy() == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(vae.iwae(model, x, 5, seeded(9), x), vae.iwae(model, x, 5, seeded(9)))
+
+
+def test_weights_are_p_of_x_on_average_whatever_the_posterior_has_seen():
+    model, n = OneDimension(0.5, a=0.5, v=0.6), 200_000
+    x, seen = torch.full((n, 1), 1.4, dtype=F64), torch.full((n, 1), 0.9, dtype=F64)
+    weights = vae.log_weights(model, x, 1, seeded(), seen)[0].exp()
+    assert near(weights, math.exp(model.exact(1.4)))
+    assert vae.iwae(model, x, 1, seeded(), seen).mean() < model.bound(1.4) - 0.01, "a worse one"
+
+
 def test_iwae_survives_weights_that_underflow():
     model = OneDimension(0.01, a=0.0, v=0.5)
     value = vae.iwae(model, torch.full((3, 1), 40.0), 20, seeded())
@@ -305,7 +331,7 @@ def test_log_normal_agrees_with_scipy(posterior):
 
 def small_vae(seed=0, **options):
     torch.manual_seed(seed)
-    return vae.Model(3, size=8, width=4, **options)
+    return vae.Model(3, size=8, **SMALL | options)
 
 
 @pytest.fixture
@@ -322,7 +348,7 @@ def test_the_interfaces(images):
     assert torch.equal(model.infer(images), mu), "without a generator, the mean"
     drawn = model.infer(images, seeded(2))
     assert torch.equal(drawn, vae.reparameterise(mu, logvar, seeded(2)))
-    assert list(model.priors) == ["prior", "gmm"], "the model's own first"
+    assert list(model.priors) == ["prior", "gaussian", "gmm"], "the model's own first"
     assert {density.dim for density in model.priors.values()} == {3}
 
 
@@ -355,9 +381,7 @@ def test_the_reconstruction_term_reaches_the_encoder(images):
     model = small_vae()
     _, rec, _ = vae.elbo(model, images, generator=seeded())
     rec.mean().backward()
-    last = model.encoder.net[
-        -1
-    ].weight.grad  # (2 d, 128): the rows of the means, then of the widths
+    last = model.encoder.net[-1].weight.grad  # (2 d, 8): the rows of the means, then of the widths
     assert (last[:3].abs().sum(1) > 0).all() and (last[3:].abs().sum(1) > 0).all()
 
 
@@ -414,6 +438,67 @@ def test_step_is_adam_on_the_negative_bound(images):
         assert torch.allclose(p, q, atol=2e-5)
 
 
+class Watched(torch.nn.Module):
+    """A VAE that keeps what its networks are given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.likelihood, self.seen, self.judged = model, model.likelihood, [], []
+        self.priors, self.sigma = model.priors, model.sigma
+
+    def encode(self, x):
+        self.seen.append(x)
+        return self.model.encode(x)
+
+    def log_likelihood(self, x, z):
+        self.judged.append(x)
+        return self.model.log_likelihood(x, z)
+
+
+def test_binary_images_are_thrown_anew_in_each_step_and_the_encoder_sees_them(images):
+    """Twice the same grey batch: other coins, white as often as the pixels say, for both networks."""
+    images = images.repeat(50, 1, 1, 1)
+    model = Watched(small_vae(likelihood="binary"))
+    step = vae.Step(model, seed=5)
+    step(batch(images)), step(batch(images))
+    for seen, judged in zip(model.seen, model.judged, strict=True):
+        assert torch.equal(seen, judged) and ((seen == 0) | (seen == 1)).all()
+        white = seen.unflatten(0, (50, 16)).mean(0)
+        spread = (images[:16] * (1 - images[:16]) / 50).sqrt()
+        assert ((white - images[:16]).abs() <= 5 * spread + 1e-6).all()
+    differ = (model.seen[0] != model.seen[1]).double().mean()
+    assert differ == pytest.approx((2 * images * (1 - images)).mean().item(), abs=0.02), "independent"
+
+
+def test_a_step_on_binary_images_is_the_elbo_of_coins_from_its_own_noise(images):
+    step, noise = vae.Step(small_vae(likelihood="binary"), seed=5, beta=0.7), seeded(5)
+    coins = torch.bernoulli(images, generator=noise)
+    bound, rec, kl = vae.elbo(small_vae(), coins, 0.7, noise)
+    losses = step(batch(images))
+    assert losses["loss"] == pytest.approx(-bound.mean().item(), rel=1e-5)
+    assert [losses["rec"], losses["kl"]] == pytest.approx([rec.mean().item(), kl.mean().item()], rel=1e-5)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert vae.Step(small_vae(likelihood="binary"), seed=5, beta=0.7)(batch(images)) == losses
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_any_other_likelihood_takes_images_as_they_are(images, likelihood):
+    model = Watched(small_vae(likelihood=likelihood))
+    vae.Step(model)(batch(images))
+    assert torch.equal(model.seen[0], images) and torch.equal(model.judged[0], images)
+
+
+def test_codes_of_a_binary_model_are_those_of_thrown_coins(images):
+    model = small_vae(likelihood="binary")
+    noise = seeded(4)
+    mu, logvar = model.encode(torch.bernoulli(images, generator=noise))
+    assert torch.equal(model.infer(images, seeded(4)), vae.reparameterise(mu, logvar, noise))
+    assert torch.equal(model.infer(images), model.encode(images)[0]), "the mean is that of the image itself"
+
+
 def gradient(images, **options):
     step = vae.Step(small_vae(), seed=1, **options)
     step(batch(images))
@@ -429,7 +514,7 @@ def test_the_mean_over_pixels_is_a_beta_of_the_number_of_pixels(images):
 
 def train_steps(images, steps, **options):
     torch.manual_seed(0)
-    step = vae.Step(vae.Model(4, width=4), lr=3e-3, **options)
+    step = vae.Step(vae.Model(4, **SMALL), lr=3e-3, **options)
     generator = seeded(7)
     for _ in range(steps):
         rows = torch.randint(len(images), (32,), generator=generator)
@@ -461,9 +546,24 @@ def test_beta_weighs_the_kl_term_under_either_reduction(images, reduction):
 
 
 def test_the_reported_terms_are_nats_whatever_the_reduction(images):
-    losses = [vae.Step(small_vae(), beta=2.0, reduction=r)(batch(images)) for r in ("sum", "mean")]
-    assert losses[0] == losses[1] and list(losses[0]) == list(vae.TERMS)
-    assert losses[0]["loss"] == pytest.approx(2 * losses[0]["kl"] - losses[0]["rec"], rel=1e-5)
+    summed, averaged = (
+        vae.Step(small_vae(), beta=2.0, reduction=r)(batch(images)) for r in ("sum", "mean")
+    )
+    assert list(summed) == list(averaged) == list(vae.TERMS)
+    assert (summed["rec"], summed["kl"]) == (averaged["rec"], averaged["kl"])
+    assert summed["loss"] == pytest.approx(2 * summed["kl"] - summed["rec"], rel=1e-5)
+    assert averaged["loss"] == pytest.approx(2 * summed["kl"] - summed["rec"] / 64, rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary", "gaussian"])
+def test_the_reported_loss_is_what_is_minimised(images, beta, reduction, likelihood, monkeypatch):
+    minimised, update = [], train.update
+    monkeypatch.setattr(train, "update", lambda optimiser, loss: minimised.append(loss.item()) or update(optimiser, loss))
+    step = vae.Step(small_vae(likelihood=likelihood), beta=beta, reduction=reduction)
+    losses = [step(batch(images))["loss"] for _ in range(2)]
+    assert losses == minimised
 
 
 def test_another_seed_draws_other_noise(images):
@@ -480,8 +580,10 @@ def test_parts_are_all_that_has_state_and_the_model_is_what_is_published():
     assert {id(p) for p in group["params"]} == {id(p) for p in step.model.parameters()}
 
 
-def test_finish_fits_the_mixture_to_draws_from_the_posteriors(mini):
-    model = vae.Model(2, width=2).eval()
+def test_finish_fits_a_gaussian_and_a_mixture_to_draws_from_the_posteriors(mini):
+    torch.manual_seed(0)
+    model = vae.Model(2, **SMALL).eval()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = vae.Step(model, mini)
     step.finish()
     fitted = model.priors["gmm"]
@@ -492,6 +594,24 @@ def test_finish_fits_the_mixture_to_draws_from_the_posteriors(mini):
     assert not torch.allclose(mean, means.double().mean(0), atol=1e-3), "draws, not means"
     with torch.no_grad():
         assert fitted.log_prob(codes).mean() > model.priors["prior"].log_prob(codes).mean()
+    gaussian = model.priors["gaussian"]
+    assert torch.allclose(gaussian.mean, codes.mean(0), atol=1e-6)
+    covariance = codes.double().T.cov(correction=0)
+    assert torch.allclose((gaussian.chol @ gaussian.chol.T).double(), covariance, rtol=1e-4, atol=1e-7)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_finish_of_a_binary_model_fits_the_codes_of_thrown_coins(mini):
+    torch.manual_seed(0)
+    model = vae.Model(2, **SMALL, likelihood="binary").eval()
+    with torch.no_grad():
+        model.encoder.net[-1].weight[:2] *= 30  # means that depend on the image
+        model.encoder.net[-1].bias[2:] = -8  # and hardly any noise
+    vae.Step(model, mini).finish()
+    codes = evaluate.codes(model, mini.images)
+    assert torch.allclose(model.priors["gaussian"].mean, codes.mean(0), atol=1e-6)
+    grey = model.encode(data.to_unit(mini.images))[0]
+    assert not torch.allclose(codes, grey, atol=0.05), "coins, not the grey image"
 
 
 # what is written wrongly
@@ -500,14 +620,15 @@ def test_finish_fits_the_mixture_to_draws_from_the_posteriors(mini):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"likelihood": "Bernoulli"}, "likelihood is 'Bernoulli'; it can be 'bernoulli' or 'gaussian'"),
+        ({"likelihood": "Bernoulli"}, "likelihood is 'Bernoulli'; it can be 'bernoulli', 'binary' or 'gaussian'"),
+        ({"likelihood": "Binary"}, "likelihood is 'Binary'"),
         ({"likelihood": "gauss"}, "likelihood is 'gauss'"),
         ({"sigma": "optimum"}, "sigma is 'optimum'; it can be a positive number or 'optimal'"),
         ({"sigma": 0.0}, "sigma is 0.0"),
         ({"sigma": -1}, "sigma is -1"),
         ({"sigma": math.nan}, "sigma is nan"),
         ({"sigma": None}, "sigma is None"),
-        ({"size": 30}, "its side must be a multiple of 4; it is 30"),
+        ({"size": 30}, "its side must be a multiple of 4, from 8; it is 30"),
     ],
 )
 def test_a_typo_never_selects_another_model(options, words):
@@ -521,30 +642,52 @@ def test_a_typo_never_selects_another_objective(reduction):
         vae.Step(small_vae(), reduction=reduction)
 
 
+def test_the_networks_have_the_sizes_that_the_model_is_asked_for():
+    sizes = {"encoder": {"widths": (3, 5), "hidden": (6,)}, "decoder": {"widths": (2, 7), "hidden": (9,)}}
+    model = vae.Model(2, channels=3, size=8, **sizes)
+    shapes = [tuple(p.shape) for p in model.parameters() if p.ndim > 1]
+    assert shapes == [(3, 3, 8, 8), (5, 3, 3, 3), (6, 20), (4, 6), (9, 2), (8, 9), (7, 2, 3, 3), (7, 3, 8, 8)]
+    with pytest.raises(TypeError, match="depth"):
+        vae.Model(2, encoder={"depth": 3})
+
+
 # bounds on test images
 
 
-def test_bounds_are_the_means_over_the_images_they_are_given():
+def octets(n, *shape, seed=0):
+    """Random images, uint8."""
+    return torch.randint(0, 256, (n, *shape), generator=seeded(seed)).byte()
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary", "gaussian"])
+def test_bounds_are_the_means_over_the_images_they_are_given(likelihood):
     """With a posterior that is the prior and a decoder that ignores it, every bound is log p(x)."""
-    model = small_vae().eval()
+    model = small_vae(likelihood=likelihood).eval()
     with torch.no_grad():
         for layer in (model.encoder.net[-1], model.decoder.net[0]):
             layer.weight.zero_(), layer.bias.zero_()
-    images = torch.randint(0, 256, (40, 1, 8, 8), generator=seeded()).byte()
+    images = octets(40, 1, 8, 8)
     x = images.float() / 255
-    exact = model.log_likelihood(x, torch.zeros(40, 3)).double()
+
+    def exact(pixels):
+        return model.log_likelihood(pixels, torch.zeros(40, 3)).double().mean().item()
+
+    coins = {"gaussian": x}.get(likelihood, torch.bernoulli(x, generator=seeded(2)))
+    whole = torch.bernoulli(x, generator=seeded()) if likelihood == "binary" else x
     values = vae.bounds(model, images)
-    assert values["elbo"] == values["rec"] == pytest.approx(exact.mean().item(), rel=1e-9)
+    assert values["elbo"] == values["rec"] == pytest.approx(exact(whole), rel=1e-7)
     assert values["kl"] == 0 and values["kl_per_dim"] == [0, 0, 0] and values["active_units"] == 0
-    first = exact[:4].mean().item()  # a tenth
-    assert values["iwae"] == pytest.approx(first, rel=1e-6)
-    assert values["iwae_curve"] == pytest.approx([first] * 4, rel=1e-6)
+    assert values["iwae"] == pytest.approx(exact(coins), rel=1e-6)
+    assert values["iwae_curve"] == pytest.approx([exact(coins)] * 3, rel=1e-6)
+    assert abs(values["iwae_gain"]) < 1e-4 and values["iwae_gain_se"] < 1e-4
+    assert abs(values["mismatch_gaussian"]) < 1e-6, "what is not fitted yet is N(0, I)"
+    assert abs(values["mismatch_gmm"]) < 1e-5
 
 
 def test_bounds_agree_with_the_parts_of_the_elbo(mini):
     model = small_vae(likelihood="gaussian", sigma=0.3).eval()
     with torch.no_grad():
-        model.decoder.net[0].weight *= 20  # an image depends on its code: the posterior is far off
+        model.decoder.net[-1].weight *= 10  # an image depends on its code: the posterior is far off
     images = mini.images[:, :, 10:18, 10:18].contiguous()
     values = vae.bounds(model, images)
     x = images.float() / 255
@@ -557,5 +700,238 @@ def test_bounds_agree_with_the_parts_of_the_elbo(mini):
     recs = torch.stack(recs).mean(1)
     assert abs(values["rec"] - recs.mean()) < 5 * recs.std()
     curve = values["iwae_curve"]
-    assert curve == sorted(curve), "more samples, a tighter bound"
+    assert curve == sorted(curve) and curve[-1] > curve[0] + 0.5, "more samples, a tighter bound"
     assert values["sigma"] == pytest.approx(0.3) and 0 <= values["active_units"] <= 3
+
+
+@pytest.mark.parametrize(("n", "taken", "k"), [(10_000, 1000, 128), (1000, 100, 16), (500, 50, 16), (120, 60, 16), (9, 9, 16)])
+def test_weighted_bounds_take_every_tenth_image_and_of_few_more(n, taken, k, monkeypatch):
+    asked = []
+    monkeypatch.setattr(vae, "weighted_bounds", lambda model, images, k: asked.append((images, k)) or {})
+    images = octets(n, 1, 8, 8)
+    vae.bounds(small_vae().eval(), images)
+    (found, samples), step = asked[0], n // taken
+    assert samples == k and torch.equal(found, images[::step]) and len(found) == taken
+
+
+def test_one_image_has_bounds_and_no_standard_error():
+    """A test split of the reader's own may be that small: what is recorded has to be numbers."""
+    model = small_vae().eval()
+    for n in (1, 2, 9):
+        values = vae.bounds(model, octets(n, 1, 8, 8))
+        assert ("iwae_gain_se" in values) == (n > 1)
+        numbers = [v for value in values.values() for v in (value if isinstance(value, list) else [value])]
+        assert all(math.isfinite(v) for v in numbers)
+
+
+# importance-weighted bounds
+
+
+def wrong_posterior(exact=False):
+    """A linear VAE on four pixels: log p(x) is a Gaussian's. Its q is the posterior, or too wide and off."""
+    torch.manual_seed(0)
+    model = linear.Model(2, (1, 2, 2)).double()
+    with torch.no_grad():
+        model.W.copy_(torch.linalg.qr(torch.randn(4, 2))[0] * 0.4)  # orthogonal: q can be exact
+        model.b.fill_(0.5), model.log_sigma.fill_(math.log(0.25))
+        precision = model.W.T @ model.W / 0.25**2 + torch.eye(2)
+        model.V.copy_(torch.linalg.solve(precision, model.W.T) / 0.25**2 * (1 if exact else 0.7))
+        model.logvar.copy_(-precision.diagonal().log() + (0 if exact else math.log(2.0)))
+    return model
+
+
+def truth(model, images):
+    """log p(x) of a linear VAE for each image, by SciPy."""
+    W, b = (t.detach().numpy() for t in (model.W, model.b))
+    cov = W @ W.T + model.log_sigma.exp().item() ** 2 * np.eye(4)
+    return stats.multivariate_normal(b, cov).logpdf(images.flatten(1).numpy() / 255)
+
+
+def test_weighted_bounds_rise_from_the_elbo_to_log_p():
+    model, images = wrong_posterior(), octets(1000, 1, 2, 2)
+    found, exact = vae.weighted_bounds(model, images, 512), truth(model, images).mean()
+    curve = found["iwae_curve"]
+    assert found["iwae_samples"] == [1, 4, 16, 64, 256, 512] and len(curve) == 6
+    assert curve == sorted(curve) and min(np.diff(curve)) > 0
+    elbo = linear.elbo(model, *linear.moments(images)).item()
+    assert exact - elbo > 0.2, "there is something to gain"
+    assert curve[0] == found["iwae_elbo"] == pytest.approx(elbo, abs=0.01)
+    assert curve[-1] == found["iwae"] < exact + 1e-3
+    assert exact - curve[-1] < 0.03 * (exact - elbo)
+    assert found["iwae_gain"] == pytest.approx(curve[-1] - curve[0], rel=1e-9)
+
+
+def test_with_the_true_posterior_there_is_nothing_to_gain():
+    model, images = wrong_posterior(exact=True), octets(250, 1, 2, 2)
+    found = vae.weighted_bounds(model, images, 5)
+    assert found["iwae_samples"] == [1, 4, 5]
+    assert found["iwae_curve"] == pytest.approx([truth(model, images).mean()] * 3, rel=1e-6)
+    assert abs(found["iwae_gain"]) < 1e-6 and found["iwae_gain_se"] < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 16])
+def test_the_curve_by_brute_force_from_the_same_draws(k):
+    """Each bound is a mean over the groups of samples that there are; the gain is of the same images."""
+    model, images = wrong_posterior(), octets(30, 1, 2, 2)
+    found = vae.weighted_bounds(model, images, k)
+    x = data.to_unit(images)
+    log_w = vae.log_weights(model, x, k, seeded(1)).detach().numpy()
+    counts = {1: [1], 2: [1, 2], 5: [1, 4, 5], 16: [1, 4, 16]}[k]
+    assert found["iwae_samples"] == counts
+    bounds = []
+    for m in counts:
+        groups = [log_w[i : i + m] for i in range(0, k - m + 1, m)]
+        bounds.append(np.mean([logsumexp(group, axis=0) - np.log(m) for group in groups], 0))
+    assert found["iwae_curve"] == pytest.approx([b.mean() for b in bounds], rel=1e-6)
+    gain = bounds[-1] - bounds[0]
+    assert found["iwae_gain"] == pytest.approx(gain.mean(), rel=1e-5, abs=1e-9)
+    assert found["iwae_gain_se"] == pytest.approx(stats.sem(gain), rel=1e-5, abs=1e-9)
+
+
+def test_the_standard_error_is_the_spread_over_other_images_and_other_noise(monkeypatch):
+    model, images, calls = wrong_posterior(), octets(4000, 1, 2, 2), itertools.count(100)
+    monkeypatch.setattr(latents, "generator", lambda seed, device="cpu": seeded(next(calls)))
+    found = [vae.weighted_bounds(model, part, 16) for part in images.split(40)]
+    spread = np.std([each["iwae_gain"] for each in found], ddof=1)
+    told = np.mean([each["iwae_gain_se"] for each in found])
+    assert told == pytest.approx(spread, rel=0.25), "of a hundred, a standard deviation is known to 7 %"
+
+
+class TwoPixels(torch.nn.Module):
+    """z ~ N(0, 1) = q(z|x), two pixels with log-odds 4 z and -4 z: probabilities are integrals over z."""
+
+    def __init__(self, likelihood="bernoulli"):
+        super().__init__()
+        self.likelihood, self.seen, self.judged = likelihood, [], []
+
+    def encode(self, x):
+        self.seen.append(x)
+        return torch.zeros(len(x), 1), torch.zeros(len(x), 1)
+
+    def log_likelihood(self, x, z):
+        self.judged.append(x)
+        logits = torch.cat([4 * z, -4 * z], 1).view(-1, 1, 1, 2)
+        return vae.bernoulli_log_likelihood(x, logits)
+
+    @staticmethod
+    def exact(x):
+        """log of the integral of p(z) exp(rec(x, z)), on a grid: of binary x, log p(x)."""
+        z = np.linspace(-12, 12, 20_001)
+        rec = sum(p * stats.logistic.logcdf(s * 4 * z) + (1 - p) * stats.logistic.logcdf(-s * 4 * z)
+                  for p, s in zip(x, (1, -1), strict=True))  # fmt: skip
+        return logsumexp(rec + stats.norm.logpdf(z)) + math.log(z[1] - z[0])
+
+
+def test_a_bernoulli_bound_is_of_thrown_coins_and_not_of_the_grey_image():
+    """The average of log p(b) over the coins b; grey pixels in its place are another, greater number."""
+    grey = 128 / 255
+    chance = {b: np.prod([grey if v else 1 - grey for v in b]) for b in itertools.product((0, 1), repeat=2)}
+    assert sum(math.exp(TwoPixels.exact(b)) for b in chance) == pytest.approx(1, abs=1e-6)
+    coins = sum(chance[b] * TwoPixels.exact(b) for b in chance)
+    wrong = TwoPixels.exact((grey, grey))
+    found = vae.weighted_bounds(TwoPixels(), torch.full((4000, 1, 1, 2), 128).byte(), 256)
+    assert abs(found["iwae"] - coins) < 0.05 < abs(wrong - coins) / 4
+    z = torch.randn(1_000_000, 1, generator=seeded(), dtype=F64)
+    linear_in_pixels = TwoPixels().log_likelihood(torch.full((len(z), 1, 1, 2), grey, dtype=F64), z).mean().item()
+    assert found["iwae_elbo"] == pytest.approx(linear_in_pixels, abs=0.05), "of the ELBO it makes no difference"
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary", "gaussian"])
+def test_what_the_encoder_sees_and_what_is_bounded(likelihood):
+    """Coins are bounded where there are some; an encoder of grey images goes on seeing these."""
+    model, images = TwoPixels(likelihood), torch.full((250, 1, 1, 2), 51).byte()
+    vae.weighted_bounds(model, images, 3)
+    seen, judged = torch.cat(model.seen), torch.cat(model.judged[::3])
+    assert len(model.judged) == 9 and all(torch.equal(a, b) for a, b in zip(model.judged[::3], model.judged[2::3], strict=True))
+    grey = torch.full_like(judged, 0.2)
+    if likelihood == "gaussian":
+        assert torch.equal(seen, grey) and torch.equal(judged, grey)
+        return
+    assert ((judged == 0) | (judged == 1)).all() and judged.mean() == pytest.approx(0.2, abs=0.06)
+    assert len(judged.flatten(1).unique(dim=0)) == 4, "each image has coins of its own"
+    assert torch.equal(seen, judged if likelihood == "binary" else grey)
+
+
+# how far codes are from the prior
+
+
+class Known(torch.nn.Module):
+    """q(z|x) = N(m + A u(x), v I) with u(x) standard normal: q(z) = N(m, A A^T + v I), exactly.
+
+    Two octets of an image are one of the numbers in u, by the inverse of the normal distribution.
+    """
+
+    likelihood, sigma = "gaussian", torch.tensor(1.0)
+
+    def __init__(self, m, A, v):
+        super().__init__()
+        self.m, self.A, self.v = torch.tensor(m, dtype=F64), torch.tensor(A, dtype=F64), v
+        self.priors = latents.prior_and_fits(len(m))
+
+    def encode(self, x):
+        octets = (255 * x.double()).round().flatten(1)
+        u = torch.special.ndtri((256 * octets[:, ::2] + octets[:, 1::2] + 0.5) / 65536)
+        mu = (self.m + u @ self.A.T).float()
+        return mu, torch.full_like(mu, math.log(self.v))
+
+    infer = vae.Model.infer
+
+    def log_likelihood(self, x, z):
+        return torch.zeros(len(x))
+
+    def covariance(self):
+        return self.A @ self.A.T + self.v * torch.eye(len(self.m), dtype=F64)
+
+    def mismatch(self):
+        """KL(q(z) || N(0, I)), in closed form."""
+        zero, one = torch.zeros(len(self.m), dtype=F64), torch.eye(len(self.m), dtype=F64)
+        return kl_divergence(MultivariateNormal(self.m, self.covariance()), MultivariateNormal(zero, one)).item()
+
+    def information(self):
+        """Of image and code: log det(A A^T / v + I) / 2, of a Gaussian channel."""
+        return 0.5 * torch.logdet(self.covariance() / self.v).item()
+
+
+POSTERIORS = {
+    "far off": ([1.5, -0.5], [[1.2, 0.0, 0.3], [0.9, 0.5, 0.0]], 0.2),
+    "nothing known": ([0.7, -0.4], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], 0.5),
+    "the prior": ([0.0, 0.0], [[0.8, 0.0, 0.0], [0.0, 0.8, 0.0]], 0.36),
+}
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_the_rate_is_information_and_mismatch(name):
+    """All three in closed form; a Gaussian that was fitted to other images' codes finds the mismatch."""
+    model = Known(*POSTERIORS[name])
+    seen, unseen = octets(4000, 1, 1, 6), octets(20_000, 1, 1, 6, seed=1)
+    latents.fit_all(model.priors, evaluate.codes(model, seen))
+    found = vae.bounds(model, unseen)
+    assert found["kl"] == pytest.approx(model.information() + model.mismatch(), abs=0.05)
+    assert found["mismatch_gaussian"] == pytest.approx(model.mismatch(), abs=0.05)
+    assert found["mismatch_gmm"] == pytest.approx(model.mismatch(), abs=0.06), "it can be one Gaussian, too"
+    for key in ("mismatch_gaussian", "mismatch_gmm"):
+        assert found[key] <= found["kl"] + 0.05
+    assert (model.mismatch() > 1) == (name == "far off") and (model.information() < 1e-9) == (name == "nothing known")
+
+
+def test_whatever_density_was_fitted_its_mismatch_is_a_lower_bound():
+    """A wrong one only finds less; with N(0, I) itself it is nothing."""
+    model, images = Known(*POSTERIORS["far off"]), octets(20_000, 1, 1, 6)
+    found = vae.bounds(model, images)
+    assert found["mismatch_gaussian"] == pytest.approx(0, abs=1e-6) == found["mismatch_gmm"]
+    gaussian = model.priors["gaussian"]
+    gaussian.mean.copy_(torch.tensor([0.8, -0.2]))  # not far enough, and of another covariance
+    found = vae.bounds(model, images)["mismatch_gaussian"]
+    S = model.covariance()
+    expected = 0.5 * (model.m @ model.m - (model.m - gaussian.mean) @ (model.m - gaussian.mean)).item()
+    assert found == pytest.approx(expected, abs=0.05) and 0.3 < found < model.mismatch() - 0.3
+    assert torch.linalg.eigvalsh(S).min() > 0
+
+
+def test_the_mismatch_is_that_of_draws_and_not_of_means():
+    """Of a posterior that is the prior for every image, the means are all 0 and the mismatch is 0."""
+    model = Known([0.0, 0.0], [[0.0] * 3, [0.0] * 3], 1.0)
+    latents.fit_all(model.priors, evaluate.codes(model, octets(5000, 1, 1, 6)))
+    found = vae.bounds(model, octets(5000, 1, 1, 6, seed=1))
+    assert abs(found["mismatch_gaussian"]) < 0.01 and abs(found["mismatch_gmm"]) < 0.05
+    assert found["kl"] == pytest.approx(0, abs=1e-9) and found["active_units"] == 0
