@@ -227,6 +227,74 @@ def nearest_train(images, train_images):
     return np.linalg.norm(x - to_float64(train_images[index]).reshape(x.shape), axis=1), index
 
 
+def copying(samples, train_images, held_out, k=10):
+    """Are samples (n, ...) nearer to training images than to held-out ones? A dict of five numbers.
+
+    For images that were made without both, training and held-out images are exchangeable: the real
+    image nearest to a sample is one to train on with the chance `expected`, their share, however
+    far it is and whatever the samples look like: blurred, noisy, of one class. Each real image
+    that is nearest to a sample counts once, and those come first that lie alone with it, the k-th
+    nearest being far. Of the first 1, 3, 10, 30 and 100 % of them, the number that was held out
+    is hypergeometric; `p_value` is the least of the five lower tails times five, and `flagged` says
+    that it is below 0.01. `suspicious` is the share of them that are training images beyond chance,
+    where that is clearest, and `nearest_in_training` the share of samples nearest to one of those.
+
+    Distances are those of pixels in [0, 1]. Give all training images: with six of them for each
+    held-out one, copies of some 60 different ones must be clear among the samples. It cannot see
+    fewer, a few images copied again and again, or copies so shifted or changed that many images are
+    as near. If the real sets differ, as MNIST's do by who wrote them, that counts for or against.
+    Compare Meehan, Chaudhuri & Dasgupta (2020), arXiv:2004.05675, who compare distances themselves.
+    """
+    sets = samples, train_images, held_out
+    shapes = [np.shape(x)[1:] for x in sets]
+    if len(set(shapes)) > 1 or not min(map(len, sets)):
+        raise ValueError(f"Expected three sets of images of one shape, not of {shapes}.")
+    (seen, first), (unseen, other) = (_nearest(samples, x, k) for x in sets[1:])
+    chance = len(held_out) / (len(held_out) + len(train_images))
+    new = unseen[:, 0] <= seen[:, 0]
+    both = np.sort(np.concatenate([seen, unseen], 1))[:, :k]
+    order = np.argsort(-both[:, -1] / both[:, 0].clip(1e-12), kind="stable")
+    which = np.where(new, len(train_images) + other, first)[order]  # the real image of a sample
+    images = which[np.sort(np.unique(which, return_index=True)[1])]  # once, by the one most alone
+    tails = {}
+    for m in {int(np.ceil(share * len(images))) for share in (0.01, 0.03, 0.1, 0.3, 1)}:
+        count = int((images[:m] >= len(train_images)).sum())
+        tail = _log_fewer(count, m, len(held_out), len(train_images))
+        tails[tail] = (m - count / chance) / len(images)
+    p = min(1.0, 5 * float(np.exp(min(tails))))
+    return {
+        "nearest_in_training": float(1 - new.mean()), "expected": 1 - chance,
+        "suspicious": max(0.0, tails[min(tails)]), "p_value": p, "flagged": p < 0.01,
+    }  # fmt: skip
+
+
+def _log_fewer(count, drawn, new, old):
+    """log P(at most `count` new among `drawn` of `new` and `old` ones, without replacement)."""
+
+    def choose(n, i):
+        n = torch.tensor(float(n), dtype=torch.float64)
+        return torch.lgamma(n + 1) - torch.lgamma(i + 1) - torch.lgamma(n - i + 1)
+
+    i = torch.arange(count + 1, dtype=torch.float64)
+    all_ways = choose(new + old, torch.tensor(float(drawn), dtype=torch.float64))
+    return (choose(new, i) + choose(old, drawn - i)).logsumexp(0).sub(all_ways).item()
+
+
+def _nearest(images, others, k):
+    """The k nearest others of images, (n, ...) and (m, ...): squared distances (n, k), first index.
+
+    In float64, in which the fast formula leaves 1e-13 for a copy.
+    """
+    x, others = to_float64(images).reshape(len(images), -1), as_array(others)
+    best, index = np.full((len(x), 1), np.inf), np.zeros(len(x), np.int64)
+    for rows in blocks(len(others)):
+        found = _squared(x, to_float64(others[rows]).reshape(-1, x.shape[1]))
+        index = np.where(found.min(1) < best.min(1), found.argmin(1) + rows.start, index)
+        found = np.concatenate([best, found], 1)
+        best = np.partition(found, min(k, found.shape[1]) - 1)[:, :k]
+    return np.sort(best), index
+
+
 def parzen(samples, test, sigma):
     """Mean log-density, in nats, of test (m, ...) under Gaussians of sd sigma at samples (n, ...).
 

@@ -309,13 +309,17 @@ def test_a_device_that_lacks_what_mps_lacks_will_do(name, small, monkeypatch):
     assert run.meta["device"] == elsewhere.NAME and run.metrics
 
 
-def test_classifier_features_are_arrays_from_any_device(small, monkeypatch):
+def test_features_are_arrays_from_any_device(small, monkeypatch):
     images = data.load("mnist").test.images[:20]
-    here = metrics.features(images, "mnist"), metrics.classify(images, "mnist")
+
+    def all_of_them(x):
+        second = metrics.features(x, "mnist", network="contrast")
+        return metrics.features(x, "mnist"), second, metrics.classify(x, "mnist")
+
+    here = all_of_them(images)
     with elsewhere.device() as far:
         monkeypatch.setenv("GENCORE_DEVICE", elsewhere.NAME)
-        there = metrics.features(images, "mnist"), metrics.classify(images, "mnist")
-        moved = metrics.features(images.to(far), "mnist"), metrics.classify(images.to(far), "mnist")
+        there, moved = all_of_them(images), all_of_them(images.to(far))
     for one, two, three in zip(here, there, moved, strict=True):
         assert type(two) is np.ndarray and np.allclose(one, two) and np.allclose(one, three)
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from prdc import compute_prdc
 from scipy.linalg import sqrtm
-from scipy.stats import multivariate_normal, norm
+from scipy.ndimage import gaussian_filter
+from scipy.stats import hypergeom, multivariate_normal, norm
 from sklearn.cluster import KMeans
+from sklearn.neighbors import NearestNeighbors
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -379,6 +381,145 @@ def test_nearest_train_mixes_uint8_and_float():
     assert near[0] == pytest.approx(4)
 
 
+# copying
+
+
+def shuffled(images, sizes, seed):
+    """Disjoint random sets of images of these sizes, in [0, 1]."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    return [images[part] / 255 for part in np.split(order, np.cumsum(sizes))[:-1]]
+
+
+def smooth(images, sd=0.7):
+    return gaussian_filter(images, (0, 0, sd, sd))
+
+
+def noisy(images, sd, seed=0):
+    return (images + gauss(images.size, 1, seed, sd=sd).reshape(images.shape)).clip(0, 1)
+
+
+@pytest.fixture(scope="module")
+def clothes():
+    """All embedded images: real data that is there everywhere, (8000, 1, 28, 28)."""
+    whole = data.load("fashion-mini")
+    return np.concatenate([whole.train.images, whole.test.images])
+
+
+@pytest.fixture(params=["embedded", "mnist"])
+def pictures(request):
+    """Real images, the embedded ones or MNIST's, of which sets are drawn at random."""
+    if request.param == "embedded":
+        return request.getfixturevalue("clothes")
+    return request.getfixturevalue("real")("mnist").train.images[:8000].numpy()
+
+
+SIZES = 3000, 1000, 500  # to train on, held out, fresh
+
+
+def flags(images, make, tries=20):
+    """How many times of 20 the samples `make(train, fresh, seed)` are said to be copies."""
+    count = 0
+    for seed in range(tries):
+        train, held_out, fresh = shuffled(images, SIZES, seed)
+        count += metrics.copying(make(train, fresh, seed), train, held_out)["flagged"]
+    return count
+
+
+def test_a_copier_is_always_found(pictures):
+    assert flags(pictures, lambda train, fresh, seed: noisy(train[:500], 0.01, seed)) == 20
+    assert flags(pictures, lambda train, fresh, seed: train[-500:]) == 20, "without any change"
+    assert flags(pictures, lambda train, fresh, seed: smooth(train[:500])) == 20, "smoothed ones"
+
+
+def test_one_that_copies_a_tenth_of_the_time_is_always_found(pictures):
+    def make(train, fresh, seed):
+        return np.concatenate([noisy(train[:50], 0.01, seed), fresh[:450]])
+
+    assert flags(pictures, make) == 20
+
+
+@pytest.mark.parametrize("change", ["none", "blur", "strong blur", "noise", "one kind"])
+def test_new_images_are_no_copies_whatever_is_done_to_them(pictures, change):
+    """The chance of a false alarm is 0.01 at most: 3 of 20 would come once in 1,000 times."""
+
+    def make(train, fresh, seed):
+        if change == "one kind":  # the darkest fifth alone: another distribution than the data's
+            return fresh[np.argsort(fresh.mean((1, 2, 3)))[:100]]
+        changes = {"none": fresh, "blur": smooth(fresh), "strong blur": smooth(fresh, 2),
+                   "noise": noisy(fresh, 0.2, seed)}  # fmt: skip
+        return changes[change]
+
+    assert flags(pictures, make) <= 2
+
+
+def test_what_the_test_of_copying_cannot_see(clothes):
+    """Copies that are shifted by three pixels, few, few different ones, or of held-out images."""
+    makes = [lambda train, fresh, seed: np.roll(train[:500], 3, 3),
+             lambda train, fresh, seed: np.concatenate([train[:10], fresh[:490]]),
+             lambda train, fresh, seed: np.concatenate([train[:10]] * 50)]  # fmt: skip
+    assert [flags(clothes, make, 5) for make in makes] == [0, 0, 0]
+    train, held_out, _ = shuffled(clothes, SIZES, 0)
+    found = metrics.copying(held_out[:500], train, held_out)
+    assert not found["flagged"] and found["nearest_in_training"] == 0
+
+
+def test_copying_beside_a_plain_count():
+    """By sklearn's neighbours and scipy's hypergeometric distribution, image by image."""
+    rng = np.random.default_rng(0)
+    train, held_out = rng.uniform(size=(1300, 1, 4, 4)), rng.uniform(size=(400, 1, 4, 4))
+    samples = np.concatenate([noisy(train[:40], 0.02), rng.uniform(size=(270, 1, 4, 4))])
+    for k in (2, 10):
+        real = np.concatenate([train, held_out]).reshape(1700, -1)
+        search = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(real)
+        distances, index = search.kneighbors(samples.reshape(310, -1))
+        alone = {}
+        for image, row in zip(index[:, 0], distances, strict=True):
+            alone[image] = max(alone.get(image, 0), row[-1] / row[0])
+        first = sorted(alone, key=alone.get, reverse=True)
+        new, shares = np.array(first) >= 1300, (0.01, 0.03, 0.1, 0.3, 1)
+        counts = [int(np.ceil(share * len(first))) for share in shares]
+        tails = {m: hypergeom.cdf(new[:m].sum(), 1700, 400, m) for m in counts}
+        found = metrics.copying(torch.tensor(samples), train, torch.tensor(held_out), k)
+        best = min(tails, key=tails.get)
+        assert len(first) < 300, "some are nearest to several samples"
+        assert found["p_value"] == pytest.approx(5 * tails[best], rel=1e-9)
+        assert found["flagged"] == (5 * tails[best] < 0.01)
+        excess = best - new[:best].sum() * 1700 / 400
+        assert found["suspicious"] == pytest.approx(excess / len(first))
+        assert found["nearest_in_training"] == pytest.approx((index[:, 0] < 1300).mean())
+        assert found["expected"] == pytest.approx(1300 / 1700)
+
+
+def test_the_p_value_of_copying_is_uniform_or_larger():
+    """No more than 5 % of the p-values of new samples are below 5 %: 400 tries on small sets."""
+    rng, small = np.random.default_rng(0), 0
+    for _ in range(400):
+        train, held_out, fresh = (rng.uniform(size=(n, 1, 2, 2)) for n in (120, 60, 50))
+        small += metrics.copying(fresh, train, held_out)["p_value"] < 0.05
+    assert small <= 20 + 2 * 19**0.5
+
+
+def test_duplicates_and_copies_keep_all_digits():
+    """Exact copies of images that are there several times, and of one far from the origin."""
+    rng = np.random.default_rng(0)
+    train = np.repeat(0.9 + 0.1 * rng.uniform(size=(100, 1, 8, 8)), 3, 0)
+    held_out = 0.9 + 0.1 * rng.uniform(size=(100, 1, 8, 8))
+    seen, _ = metrics._nearest(train[::3], train, 4)
+    assert (seen[:, :3] < 1e-11).all() and (seen[:, 3] > 0.01).all()
+    found = metrics.copying(train[::3], train, held_out)
+    assert found["nearest_in_training"] == 1 and found["flagged"] and found["suspicious"] == 1
+    tied = metrics.copying(train[::3], train, train[::3])
+    assert not tied["flagged"], "what is in both sets is evidence of nothing"
+
+
+def test_many_samples_at_one_image_count_as_one():
+    """A hub, near to all samples, is no evidence: by chance it is an image to train on."""
+    rng = np.random.default_rng(0)
+    train, held_out = rng.uniform(size=(600, 1, 8, 8)), rng.uniform(size=(100, 1, 8, 8))
+    found = metrics.copying(noisy(np.repeat(train[:1], 300, 0), 0.05), train, held_out)
+    assert found["nearest_in_training"] == 1 and found["p_value"] == 1 and not found["flagged"]
+
+
 # Parzen windows
 
 
@@ -695,6 +836,9 @@ def test_shipped_classifiers(name, real):
         (lambda: metrics.sharpness(np.full((3, 1, 28, 28), 9.0)), r"float in \[0, 1\]"),
         (lambda: metrics.psnr(np.zeros((2, 1)), np.zeros((1, 1))), "equal shapes"),
         (lambda: metrics.nearest_train(np.zeros((2, 3)), np.zeros((2, 4))), "Unlike images"),
+        (lambda: metrics.copying(*np.zeros((3, 2, 3))[:2], np.zeros((2, 4))), "sets of images of one"),
+        (lambda: metrics.copying(np.zeros((0, 3)), *np.zeros((2, 2, 3))), "sets of images of one"),
+        (lambda: metrics.copying(*np.full((3, 2, 3), 2.0)), r"float in \[0, 1\]"),
         (lambda: metrics.parzen(gauss(3, 2), gauss(3, 2), 0.0), "greater than 0"),
         (lambda: metrics.parzen(gauss(3, 2), gauss(3, 5), 1.0), "same d"),
     ],
