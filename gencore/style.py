@@ -20,9 +20,9 @@ COLOURS = {
     "real": "#33322e", "pca": "#95917a", "ae": "#287b7c", "vae": "#5680fc", "gan": "#ea6830",
     "aae": "#7a5cb9", "avb": "#870863", "vaegan": "#995d15", "glo": "#335115",
     "prior": "#bf6012", "rec": "#215e44", "gmm": "#8539a7", "kl": "#bf6012", "loss": "#5680fc",
-    "gaussian": "#95917a",
+    "gaussian": "#6c0078", "ppca": "#95917a",
 }  # fmt: skip
-MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^op", strict=True))
+MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^opd", strict=True))
 CYCLE = ("vae", "gan", "ae", "aae", "vaegan", "glo", "avb", "pca")  # for labels of no family
 CLASSES = (
     "#6d9ef2", "#c74b22", "#408971", "#9262b8", "#b2984a",
