@@ -5,21 +5,21 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from gencore import data, latents
+from gencore import data, latents, nets
 
 # arguments of the Model of a VAE or an autoencoder: networks that take no time
 SMALL = {"encoder": {"widths": [4], "hidden": [8]}, "decoder": {"widths": [4, 4], "hidden": [8]}}
 
 
 def random_norms(module):
-    """Batch norms as after some training: neither statistics nor gains are trivial."""
+    """Norms as after some training: neither statistics nor gains are trivial."""
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(layer.running_mean, -1, 1)
             nn.init.uniform_(layer.running_var, 0.5, 2)
-            if layer.affine:
-                nn.init.uniform_(layer.weight, 0.5, 1.5)
-                nn.init.uniform_(layer.bias, -0.5, 0.5)
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)) and layer.weight is not None:
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
     return module.eval()
 
 
@@ -36,6 +36,16 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3)), (2, 5, 5)),
     "batch norm after transposed conv": (
         lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3, affine=False)), (2, 4, 4)),
+    "layer norm": (lambda: nn.Sequential(nn.Linear(7, 9), nn.LayerNorm(9)), (7,)),
+    "layer norm with an epsilon": (lambda: nn.Sequential(nn.Linear(7, 9), nn.LayerNorm(9, eps=0.3)), (7,)),
+    "layer norm without scale": (
+        lambda: nn.Sequential(nn.Linear(7, 9), nn.LayerNorm(9, elementwise_affine=False)), (7,)),
+    "layer norm of rows": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(4)), (1, 6, 6)),
+    "centre": (lambda: nn.Sequential(nets.Centre(), nn.Conv2d(2, 3, 3)), (2, 5, 5)),
+    "encoder": (lambda: nets.Encoder(3, 2, 8, (4, 3), hidden=(6, 5)), (2, 8, 8)),
+    "small encoder of the book": (lambda: nets.Encoder(10, widths=(16,), hidden=(64, 64)), (1, 28, 28)),
+    "decoder": (lambda: nets.Decoder(3, 2, 8, (4, 3), (6, 5)), (3,)),
+    "decoder of the book": (lambda: nets.Decoder(10), (10,)),
     "leaky relu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(0.3)), (7,)),
     "silu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.SiLU()), (7,)),
     "gelu": (lambda: nn.Sequential(nn.Linear(7, 9), nn.GELU()), (7,)),

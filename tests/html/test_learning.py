@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import rounded
+from small_networks import random_norms, rounded
 from torch import nn
 from torch.nn import functional as F
 
-from gencore import embed
+from gencore import embed, nets
 
 pytest_plugins = ("figure_pages",)  # its fixtures
 
 ACTIVATIONS = {
     "relu": nn.ReLU(), "leaky": nn.LeakyReLU(0.3), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
-    "silu": nn.SiLU(), "gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"),
+    "centre": nets.Centre(), "silu": nn.SiLU(), "gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"),
 }  # fmt: skip
 ADAM = {"lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-8}
 
@@ -42,6 +42,14 @@ def dense(activation, seed=0):
     return rounded(net).double()
 
 
+def normed():
+    """Dense layers as those of the book's networks: a norm before each activation."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.SiLU(), nn.Unflatten(1, (2, 4)), nn.Flatten(),
+                        nn.Linear(8, 5), nn.LayerNorm(5, eps=0.05), nn.SiLU(), nn.Linear(5, 2))  # fmt: skip
+    return rounded(random_norms(net)).double()
+
+
 def rows(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
 
@@ -52,9 +60,12 @@ def close(found, wanted, least=2e-6):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=least * max(1, np.abs(wanted).max()))
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+NETS = {name: lambda name=name: dense(ACTIVATIONS[name]) for name in ACTIVATIONS} | {"layer norm": normed}
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_values_gradients_and_three_adam_steps_are_pytorchs(module, name):
-    net, x, dy = dense(ACTIVATIONS[name]), rows(7, 3).requires_grad_(), rows(7, 2, seed=2)
+    net, x, dy = NETS[name](), rows(7, 3).requires_grad_(), rows(7, 2, seed=2)
     spec = embed.network(net, (3,))
     told = module(THREE_STEPS, [spec, x.flatten().tolist(), dy.flatten().tolist(), ADAM])
     optimiser = torch.optim.Adam(net.parameters(), **ADAM)
@@ -95,10 +106,10 @@ def test_what_is_no_number_stays_none(module):
         assert module(js, name), name
 
 
-@pytest.mark.parametrize("name", ["tanh", "gelu", "silu"])
+@pytest.mark.parametrize("name", ["tanh", "gelu", "silu", "centre", "layer norm"])
 def test_gradients_are_finite_differences(module, name):
     """Without PyTorch: the loss changes as its gradient says when any number is moved a little."""
-    net, x, dy = dense(ACTIVATIONS[name]), rows(4, 3), rows(4, 2, seed=2)
+    net, x, dy = NETS[name](), rows(4, 3), rows(4, 2, seed=2)
     js = """([spec, x, dy]) => {
       const layers = module.layersOf(spec), h = 2 ** -7
       const loss = () => module.forward(layers, x).at(-1).data.reduce((sum, v, i) => sum + v * dy[i], 0)
@@ -117,8 +128,24 @@ def test_gradients_are_finite_differences(module, name):
     }"""
     pairs = module(js, [embed.network(net, (3,)), x.flatten().tolist(), dy.flatten().tolist()])
     found, wanted = np.array(pairs).T
-    assert len(pairs) == 3 * 8 + 8 + 8 * 5 + 5 + 5 * 2 + 2 + 4 * 3 and np.abs(wanted).max() > 0.5
+    assert len(pairs) == sum(p.numel() for p in net.parameters()) + 4 * 3 and np.abs(wanted).max() > 0.5
     np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_the_gradient_of_an_image_goes_through_the_centre_of_an_encoder(module):
+    """The derivative of 2 x - 1 is 2: with 1 in its place a picture would move half as far."""
+    net = rounded(nn.Sequential(nets.Centre(), nn.Linear(4, 3), nn.LayerNorm(3), nn.SiLU())).double()
+    x = rows(2, 4).requires_grad_()
+    y = net(x)
+    y.sum().backward()
+    js = """([spec, x]) => {
+      const layers = module.layersOf(spec), passed = module.forward(layers, x)
+      const ones = passed.at(-1).data.map(() => 1)
+      return [Array.from(passed.at(-1).data), Array.from(module.backward(layers, passed, ones).input)]
+    }"""
+    values, slopes = module(js, [embed.network(net, (4,)), x.flatten().tolist()])
+    close(values, y)
+    close(slopes, x.grad)
 
 
 def test_what_cannot_be_trained_says_so(module):

@@ -12,7 +12,7 @@ from small_networks import NETWORKS, network
 from torch import nn
 from torch.nn import functional as F
 
-from gencore import embed, nets, runs
+from gencore import catalogue, embed, nets, runs
 
 
 def numbers(encoded):
@@ -29,6 +29,7 @@ def numbers(encoded):
 ACTIVATIONS = {
     "relu": lambda x, _: F.relu(x), "tanh": lambda x, _: x.tanh(), "sigmoid": lambda x, _: x.sigmoid(),
     "silu": lambda x, _: F.silu(x), "leaky": lambda x, layer: F.leaky_relu(x, layer["slope"]),
+    "centre": lambda x, _: 2 * x - 1,
     "gelu": lambda x, _: F.gelu(x), "gelu_tanh": lambda x, _: F.gelu(x, approximate="tanh"),
 }  # fmt: skip
 
@@ -48,6 +49,8 @@ def run(spec, x):
             shape = (out, channels, k, k) if op == "conv" else (channels, out, k, k)
             f = F.conv2d if op == "conv" else F.conv_transpose2d
             x = f(x, weight.view(shape), bias, layer["stride"], layer["padding"])
+        elif op == "layer_norm":
+            x = F.layer_norm(x, (len(weight),), weight, bias, layer["eps"])
         elif op == "reshape":
             x = x.view(1, *layer["shape"])
         elif op == "flatten":
@@ -73,6 +76,20 @@ def test_the_decoders_of_the_book():
     z = torch.randn(1, 10)
     out = run(embed.network(decoder, (10,), sigmoid=True), z[0])
     np.testing.assert_allclose(out, decoder(z).sigmoid().flatten().numpy(), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("d", [2, 4, 10])
+def test_the_networks_of_digits_fit_into_a_page(d):
+    """A decoder with 16 bits throughout, what a reader's digit is encoded by in half that room."""
+    decoder = embed.network(nets.Decoder(d), (d,), sigmoid=True)
+    kinds = {next(iter(layer["weight"])) for layer in decoder["layers"] if "weight" in layer}
+    assert kinds == {"f16"} and len(json.dumps(decoder)) < embed.LIMIT
+    row = catalogue.config(f"encoder-mnist-d{d}")
+    sizes = {key: row.model[key] for key in ("widths", "hidden")}
+    encoder = embed.network(nets.Encoder(d, **sizes), (1, 28, 28), room=100_000)
+    big = [layer for layer in encoder["layers"] if "i8" in layer.get("weight", {})]
+    assert len(big) == 1 and len(json.dumps(encoder)) < 100_000, "its one big layer has 8 bits"
 
 
 @torch.no_grad()
@@ -109,7 +126,8 @@ def test_eight_bits_throughout_would_be_too_few():
     [nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(1, 1, 3, dilation=2), nn.Conv2d(1, 1, (3, 5)),
      nn.ConvTranspose2d(1, 1, 3, 2, output_padding=1), nn.BatchNorm1d(3),
      nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)), nn.Conv2d(1, 1, 3, padding="same"),
-     nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.Flatten(2), nn.Unflatten(2, (1, 2)), nn.ELU()],
+     nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.Flatten(2), nn.Unflatten(2, (1, 2)), nn.ELU(),
+     nn.LayerNorm((2, 3)), nn.GroupNorm(1, 2)],
     ids=str,
 )  # fmt: skip
 def test_what_the_page_cannot_compute_is_refused(module):
