@@ -31,6 +31,7 @@ def readable(colour):
 def name_series(ax):
     """Name the curves, if there are several: each at its right end, in its colour, if that fits."""
     handles, labels = ax.get_legend_handles_labels()
+    labels = [style.human(label) for label in labels]
     if len(labels) < 2:
         return
     lines = [handle.lines[0] if hasattr(handle, "has_yerr") else handle for handle in handles]
@@ -144,6 +145,7 @@ def legend(ax, lines, labels):
     """Name the series above the y axis's name, where no curve can be in the way."""
     from matplotlib.transforms import ScaledTranslation
 
+    labels = [style.human(label) for label in labels]
     if len(labels) < 2:
         return
     lines = [line.lines[0] if hasattr(line, "has_yerr") else line for line in lines]

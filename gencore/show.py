@@ -50,7 +50,7 @@ def rows(images, signed=False):
     Column i of every row should be the same thing: one image and its reconstructions, or one code
     through several decoders.
     """
-    blocks = {label: style.to_uint8(block, signed) for label, block in images.items()}
+    blocks = {style.human(label): style.to_uint8(v, signed) for label, v in images.items()}
     if len({block.shape for block in blocks.values()}) != 1:
         found = ", ".join(f"{label}: {b.shape[0]} of {b.shape[1:3]}" for label, b in blocks.items())
         raise ValueError(f"Every row needs as many images, of one size; here are {found}.")
@@ -143,7 +143,8 @@ def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False,
     x: numbers, or names of categories. floor: a level or (level, name), a dashed line over zero.
     colours: {label: family or colour}, where the label is not itself a family.
     """
-    fig, ax = style.chart(xlabel, ylabel, f"{', '.join(series)}: {ylabel} against {xlabel}.")
+    names = ", ".join(map(style.human, series))
+    fig, ax = style.chart(xlabel, ylabel, f"{names}: {ylabel} against {xlabel}.")
     named = isinstance(x[0], str)
     place = np.arange(len(x)) if named else np.array(x, float)
     for i, (label, (mean, sd)) in enumerate(series.items()):
@@ -185,7 +186,7 @@ def bars(values, xlabel, ylabel, threshold=None, family="vae"):
     room = max(0.5, (7 - len(values)) / 2)
     ax.set_xlim(-room, len(values) - 1 + room)
     every = math.ceil(len(values) / 20) if max(map(len, values)) < 4 else 1
-    ax.set_xticks(range(0, len(values), every), list(values)[::every])
+    ax.set_xticks(range(0, len(values), every), [style.human(v) for v in values][::every])
     if threshold is not None:
         style.hline(ax, threshold, f"threshold {limit:g}")
     return fig

@@ -23,6 +23,10 @@ COLOURS = {
     "gaussian": "#6c0078", "ppca": "#95917a",
 }  # fmt: skip
 MARKERS = dict(zip(COLOURS, "oPsD^vX<>Dsv^opd", strict=True))
+NAMES = {
+    "pca": "PCA", "ae": "autoencoder", "vae": "VAE", "gan": "GAN", "aae": "AAE", "avb": "AVB",
+    "vaegan": "VAE/GAN", "glo": "GLO", "gmm": "mixture", "gaussian": "Gaussian", "ppca": "pPCA",
+}  # fmt: skip
 CYCLE = ("vae", "gan", "ae", "aae", "vaegan", "glo", "avb", "pca")  # for labels of no family
 CLASSES = (
     "#6d9ef2", "#c74b22", "#408971", "#9262b8", "#b2984a",
@@ -211,6 +215,11 @@ def log_scale(ax):
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="y", which="minor", length=0)
+
+
+def human(label):
+    """What a reader calls a series: a family's key is none of the reader's words."""
+    return NAMES.get(label, label)
 
 
 def hline(ax, value, name, side="right"):

@@ -217,7 +217,7 @@ def test_errorbars_end_one_standard_deviation_away():
     assert len(bars.lines[1]) == 2  # caps
     assert [t.get_text() for t in ax.get_xticklabels()] == ["2", "4", "10"]
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "d" and ax.get_title("left") == "distance"
-    assert texts(figure) == ["vae", "ae"] and ax.get_legend() is None
+    assert texts(figure) == ["VAE", "autoencoder"] and ax.get_legend() is None
 
 
 def test_series_keep_the_colour_and_the_marker_of_their_family():
