@@ -277,10 +277,10 @@ def test_each_step_says_the_record_that_it_belongs_to():
     spec = explore.training(trained()).spec
     assert spec["steps"] == [1, 10, 20, 40]
     assert spec["terms"] == [
-        "discriminator loss 1.500, generator loss 0.500 nats over the first 10 steps; Fréchet distance of samples 8.000",
-        "discriminator loss 1.500, generator loss 0.500 nats; Fréchet distance of samples 4.000",
-        "discriminator loss 1.250, generator loss 0.750 nats; penalty 0.250 R₁; Fréchet distance of samples 2.000",
-        "discriminator loss 1.062, generator loss 1.000 nats; penalty 0.125 R₁; Fréchet distance of samples 1.000",
+        "discriminator loss 1.50, generator loss 0.500 nats over the first 10 steps; Fréchet distance of samples 8.00",
+        "discriminator loss 1.50, generator loss 0.500 nats; Fréchet distance of samples 4.00",
+        "discriminator loss 1.25, generator loss 0.750 nats; penalty 0.250 R₁; Fréchet distance of samples 2.00",
+        "discriminator loss 1.06, generator loss 1.00 nats; penalty 0.125 R₁; Fréchet distance of samples 1.00",
     ]
 
 
@@ -355,7 +355,7 @@ def test_a_single_term_and_no_distance_are_one_panel(drawn):
     ax, = drawn(made)
     assert ax.get_title(loc="left") == "loss, bits" and ax.lines[0].get_marker() == "o"
     spec = explore.training(made).spec
-    assert spec["terms"][-1] == "loss 2.000 bits" and spec["terms"][0].endswith("over the first 40 steps")
+    assert spec["terms"][-1] == "loss 2.00 bits" and spec["terms"][0].endswith("over the first 40 steps")
 
 
 def test_the_mark_is_where_the_curve_has_the_step():
