@@ -324,12 +324,12 @@ def level(ax, y, length, equation, names, colours):
     for left, right, colour in zip(ends, ends[1:], colours, strict=False):
         fill = mixed(colour, 0.13) if colour != MUTED else PAPER
         ax.add_patch(Rectangle((left, y), right - left, 0.42, lw=LINE, ec=colour, fc=fill))
-    middle = {"size": SIZE, "ha": "center", "va": "center"}
-    if style.text_width([names[0]], SIZE) + 0.16 < length:
-        ax.text(LEFT + length / 2, y + 0.2, names[0], **middle)
-    else:
-        ax.text(LEFT + 0.08, y - 0.15, names[0], size=SIZE, va="center")
-    ax.text((LEFT + length + RIGHT) / 2, y + 0.2, names[1], **middle)
+    for i, name in enumerate(names):
+        at, side = (ends[i] + ends[i + 1]) / 2, "center"
+        fits = style.text_width([name], SIZE) + 0.16 < ends[i + 1] - ends[i]
+        if not fits:  # below its end of the bar
+            at, side = ((LEFT + 0.08, "left"), (RIGHT - 0.08, "right"))[i]
+        ax.text(at, y + (0.2 if fits else -0.15), name, size=SIZE, ha=side, va="center")
     ax.text(LEFT + 0.08, y + 0.52, equation, size=FORMULA)
 
 
