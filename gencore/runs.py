@@ -97,7 +97,7 @@ def state(name):
         return "missing"
     try:
         meta = _described(path)
-        if not numbers_only(name):
+        if not numbers_only(name) and meta.get("weights") != "not kept":
             store.load(path)
         if _outdated(name, meta):
             return "stale"
@@ -148,11 +148,12 @@ def _outdated(name, meta):
         return f"it was made under the profile {meta['profile']}"
     if name in catalogue.runs() and (unlike := catalogue.differences(meta["config"], config(name))):
         return f"it was made from another configuration ({', '.join(unlike)})"
+    if meta.get("weights") == "not kept" and not numbers_only(name):
+        return "its weights were not kept"
     for other, digest in meta.get("used", {}).items():
-        try:
+        same = False
+        with contextlib.suppress(store.Corrupt, OSError, LookupError):
             same = describe(other)["sha256"] == digest
-        except (store.Corrupt, OSError, LookupError):
-            same = False
         if not same:
             return f"it was made for another {other} than the one that is here"
     return ""
@@ -196,7 +197,7 @@ def _opened(path):
         raise  # it is that of a run which this one uses
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise store.Corrupt(f"{path} does not fit its own configuration: {reason}") from None
+        raise store.Corrupt(f"{path} does not fit its own configuration: {reason:.300}") from None
     return conf, model, meta, kept
 
 

@@ -15,6 +15,7 @@ import gencore.__main__ as command_line
 from gencore import catalogue, checkpoint, data, linear, nets, runs, store, train
 
 NAME = "vae-mnist-d4"
+SIX = {"encoder": {"widths": [6], "hidden": [8]}}  # another network than the small ones of the tests
 MNIST_RULERS = ["classifier-mnist", "contrast-mnist"]
 OWN_RULERS = [f"{kind}-{of}" for kind in ("classifier", "contrast") for of in ("cifar10", "fashion-mnist")]
 
@@ -144,21 +145,21 @@ def test_a_key_that_was_not_yet_there_makes_nothing_stale(own_runs, narrow):
 
 
 def test_a_stale_artefact_of_another_size_still_loads(own_runs, narrow):
-    save(own_runs, NAME, width=6)
+    save(own_runs, NAME, **SIX)
     with pytest.warns(UserWarning, match=r"stale: .*\(model\)"):
-        assert runs.get(NAME).model.encoder.net[0].out_channels == 6
+        assert runs.get(NAME).model.encoder.net[1].out_channels == 6
 
 
 def test_a_stale_run_says_its_own_configuration(own_runs, narrow):
-    save(own_runs, NAME, width=6)
+    save(own_runs, NAME, **SIX)
     with pytest.warns(UserWarning, match="stale"):
-        assert runs.get(NAME).config.model["width"] == 6
+        assert runs.get(NAME).config.model["encoder"]["widths"] == [6]
 
 
 def test_weights_that_do_not_fit_are_damage_for_state_as_for_get(own_runs, narrow):
     save(own_runs, NAME)
     tensors, meta = store.load(own_runs / NAME)
-    del tensors["encoder.net.0.weight"]
+    del tensors["encoder.net.1.weight"]
     store.save(own_runs / NAME, tensors, {k: v for k, v in meta.items() if k != "sha256"})
     with pytest.raises(store.Corrupt, match="does not fit its own configuration"):
         runs.get(NAME)
@@ -207,13 +208,45 @@ def test_of_a_repetition_there_are_numbers_and_no_weights(own_runs, narrow):
     assert "\n" not in str(caught.value)
     mean, sd, n = runs.summary("vae-mnist-d2", "elbo")
     assert (mean, sd, n) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)), 3)
-    save(own_runs, "ae-mnist-d2", metrics={"mse": 0.5})
-    assert runs.summary("ae-mnist-d2", "mse") == (0.5, None, 1)
+    save(own_runs, "vae-mnist-linear", metrics={"sigma": 0.5})
+    assert runs.summary("vae-mnist-linear", "sigma") == (0.5, None, 1)
     for metric in ("fid", "kl_per_dim"):
         with pytest.raises(LookupError, match=f"vae-mnist-d2 has no number '{metric}'; it has elbo."):
             runs.summary("vae-mnist-d2", metric)
     assert runs.numbers_only(one) and not runs.numbers_only("vae-mnist-d2")
     assert not runs.numbers_only("mine-s1") and not runs.numbers_only("vae-mnist-d2-s9")
+
+
+NUMBERS_ONLY = ["vae-mnist-d2-s1", "vae-mnist-d20", "vae-mnist-d20-binary", "ppca-mnist-d2"]
+
+
+@pytest.mark.parametrize("name", NUMBERS_ONLY)
+def test_of_a_run_without_weights_there_is_the_record_whether_it_is_a_repetition_or_not(name, own_runs, narrow):
+    assert runs.numbers_only(name) and not catalogue.config(name).weights
+    (own_runs / f"{name}.safetensors").write_bytes(b"of an edition that kept them")
+    save(own_runs, name, metrics={"mse": 0.25})
+    assert {p.name for p in own_runs.iterdir() if p.name[0] != "."} == {f"{name}.json"}
+    assert runs.state(name) == "ready" and runs.metrics(name) == {"mse": 0.25}
+    assert runs.describe(name)["weights"] == "not kept" and len(runs.describe(name)["sha256"]) == 64
+    with pytest.raises(store.StoreError) as caught:
+        runs.get(name)
+    assert str(caught.value) == (
+        f'Of {name} the numbers are kept and the weights are not: `runs.get("{name}", retrain=True)` trains it again.'
+    )
+
+
+def test_weights_that_are_wanted_now_and_were_not_kept_make_a_run_stale(own_runs, narrow, monkeypatch):
+    """Not damaged: its numbers are good. The other way round, what is there is still good."""
+    name = "vae-mnist-d20"
+    save(own_runs, name)
+    monkeypatch.setitem(catalogue.runs(), name, dataclasses.replace(catalogue.config(name), weights=True))
+    assert runs.state(name) == "stale" and runs.metrics(name) == {"elbo": -1.0}
+    with pytest.raises(store.StoreError, match="trains it again"):
+        runs.get(name)
+    save(own_runs, name)
+    assert runs.state(name) == "ready" and quietly(name).metrics == {"elbo": -1.0}
+    monkeypatch.setitem(catalogue.runs(), name, dataclasses.replace(catalogue.config(name), weights=False))
+    assert runs.state(name) == "ready"
 
 
 def test_an_autoencoder_is_drawn_from_the_density_that_is_named(own_runs, narrow):
@@ -232,7 +265,7 @@ def test_an_autoencoder_is_drawn_from_the_density_that_is_named(own_runs, narrow
 
 @pytest.mark.parametrize(
     ("request_", "sentence"),
-    [({"prior": "uniform"}, "prior is 'uniform'; this model has 'prior', 'gmm'"),
+    [({"prior": "uniform"}, "prior is 'uniform'; this model has 'prior', 'gaussian', 'gmm'"),
      ({"seed": -1, "prior": "gmm"}, "The seed is -1; it should be a whole number"),
      ({"seed": 2**64}, "The seed is 18446744073709551616; it should be a whole number"),
      ({"n": 10**12}, r"1,000,000,000,000 images take 3,136,000 GB; ask for at most 318,877 at a time"),
@@ -273,8 +306,9 @@ WRONG = {
     "config null": set_to(None, "config"), "config list": set_to([], "config"), "no paper": set_to(None, "config", "paper"),
     "paper list": set_to([1], "config", "paper"), "unknown paper": set_to("nvae", "config", "paper"),
     "model null": set_to(None, "config", "model"), "model list": set_to([2], "config", "model"),
-    "argument unknown": set_to(1, "config", "model", "nope"), "size text": set_to("wide", "config", "model", "width"),
-    "huge": set_to(10**9, "config", "model", "width"), "no data": lambda m: m["config"].pop("data"),
+    "argument unknown": set_to(1, "config", "model", "nope"), "size text": set_to("wide", "config", "model", "encoder"),
+    "size of text": set_to({"widths": ["wide"]}, "config", "model", "decoder"),
+    "huge": set_to({"widths": [10**9]}, "config", "model", "encoder"), "no data": lambda m: m["config"].pop("data"),
     "uses text": set_to("x", "config", "uses"), "uses unknown": set_to({"of": "x"}, "config", "uses"),
     "metrics null": set_to(None, "metrics"), "metrics list": set_to([1.0], "metrics"), "a metric null": set_to(None, "metrics", "elbo"),
     "history null": set_to(None, "history"), "profile null": set_to(None, "profile"), "no profile": lambda m: m.pop("profile"),
@@ -361,7 +395,7 @@ def test_weights_that_are_none_under_a_right_sha256(content, broken, capsys):
 
 def test_weights_of_another_architecture_are_one_sentence(broken):
     tensors, meta = store.load(broken / NAME)
-    del tensors["encoder.net.0.weight"]
+    del tensors["encoder.net.1.weight"]
     store.save(broken / NAME, tensors | {"more": torch.zeros(2)}, meta)
     with pytest.raises(store.Corrupt, match=f"{NAME} does not fit its own configuration: .*more") as caught:
         runs.get(NAME)
@@ -396,7 +430,7 @@ def test_publish_makes_what_is_needed_first_and_the_second_time_does_nothing(smo
     before = files(own)
     all_of_them = [*names, *MNIST_RULERS]
     assert set(before) == {f"{name}{end}" for name in all_of_them for end in (".json", ".safetensors")}
-    assert [runs.state(name) for name in all_of_them] == ["ready"] * 3
+    assert [runs.state(name) for name in all_of_them] == ["ready"] * 4
     assert not list((store.cache_dir() / "checkpoints").glob("*"))
     assert command_line.main(["train", *names]) == 0
     assert capsys.readouterr().out == "2 ready, 0 to train (profile smoke).\n"
@@ -532,14 +566,28 @@ def test_a_full_run_in_the_checkout_keeps_the_registry(monkeypatch, bare, tmp_pa
     assert written == [1] and (tmp_path / "elsewhere" / "mini.json").exists()
 
 
-def test_a_repetition_is_published_as_numbers(smoke, narrow, monkeypatch, capsys):
+@pytest.mark.parametrize("name", [*NUMBERS_ONLY, "vae-mnist-d2"])
+def test_a_run_that_keeps_no_weights_is_published_as_numbers(name, smoke, narrow, monkeypatch, capsys):
     (smoke / "smoke").mkdir()
-    for name in MNIST_RULERS:
+    for ruler in MNIST_RULERS:
+        save(smoke / "smoke", ruler, profile="smoke")
+    assert command_line.main(["train", name]) == 0
+    told, kept = capsys.readouterr().out, name == "vae-mnist-d2"
+    assert (f"{store.own_dir()} (its numbers, not its weights), " in told) == (not kept)
+    assert "repetition" not in told
+    assert {p.suffix for p in smoke.rglob(f"{name}.*")} == ({".json", ".safetensors"} if kept else {".json"})
+    assert runs.metrics(name)["mse"] > 0 and runs.state(name) == "ready"
+    assert command_line.main(["train", name]) == 0 and "1 ready, 0 to train" in capsys.readouterr().out
+
+
+def test_a_run_of_ones_own_keeps_its_weights_though_its_row_keeps_none(smoke, narrow, tmp_path):
+    (smoke / "smoke").mkdir()
+    for name in OWN_RULERS:
         save(smoke / "smoke", name, profile="smoke")
-    assert command_line.main(["train", "vae-mnist-d2-s1"]) == 0
-    assert "(a repetition: its numbers, not its weights)" in capsys.readouterr().out
-    assert not list(smoke.rglob("vae-mnist-d2-s1.safetensors"))
-    assert runs.metrics("vae-mnist-d2-s1")["elbo"] < 0 and runs.state("vae-mnist-d2-s1") == "ready"
+    own_images(tmp_path / "own")
+    words = ["train", "vae-mnist-d20-binary", "--data", str(tmp_path / "own"), "--name", "mine"]
+    assert command_line.main(words) == 0
+    assert quietly("mine").config.weights and quietly("mine").sample(2).shape == (2, 3, 20, 20)
 
 
 def test_the_budget_of_a_profile(monkeypatch, bare):
@@ -738,7 +786,7 @@ def test_a_dataset_of_the_table_is_meant_by_its_name(smoke, narrow, capsys):
      (["--data", "own", "--name", "vae-mnist-d4"], "'vae-mnist-d4' cannot be the name of this run"),
      (["--data", "own", "--name", "../x"], "'../x' cannot be the name of this run"),
      (["--data", "own", "--name", ".x"], "'.x' cannot be the name of this run"),
-     (["--data", "odd", "--name", "mine"], "its side must be a multiple of 4; it is 22"),
+     (["--data", "odd", "--name", "mine"], "its side must be a multiple of 4, from 8; it is 22"),
      (["--data", "five", "--name", "mine"], "five holds 5 images (.png, .jpg, .jpeg, .bmp, .gif, .webp); at least 10 are needed"),
      (["--data", "nowhere", "--name", "mine"], "nowhere': it is no file or folder either")],
 )  # fmt: skip

@@ -169,7 +169,7 @@ def test_saving_again_replaces_both(pair):
 
 
 def test_numbers_without_weights(pair):
-    """A repetition keeps its JSON, with the sha256 of what was measured, and no older weights."""
+    """A run can keep its JSON alone, with the sha256 of what was measured, and no older weights."""
     path, tensors = pair
     digest = store.describe(path)["sha256"]
     store.save(path, tensors, {"metrics": {"a": 1}}, keep=False)
