@@ -23,7 +23,12 @@ LABELS = {  # in the order of the tables; a metric that is not here keeps its ow
     "elbo": "ELBO (nats)",
     "rec": "reconstruction term (nats)",
     "kl": "KL term (nats)",
-    "iwae": "IWAE, K = 100 (nats)",
+    "iwae": "IWAE, K = 128 (nats)",
+    "iwae_elbo": "ELBO of the same images (nats)",
+    "iwae_gain": "IWAE less ELBO (nats)",
+    "iwae_gain_se": "its standard error (nats)",
+    "mismatch_gaussian": "KL(q(z)‖p(z)), at least, by a Gaussian (nats)",
+    "mismatch_gmm": "KL(q(z)‖p(z)), at least, by a mixture (nats)",
     "mse": "MSE",
     "psnr": "PSNR (dB)",
     "active_units": "active units",
@@ -73,7 +78,9 @@ def label(metric):
     """What a table calls a metric."""
     kind, _, what = metric.partition("_")
     if kind in KINDS and what:
-        return f"{KINDS[kind]}, {SETS.get(what, what)}"
+        without = what.startswith("ssl_")  # on the network that was trained without labels
+        name = f"{KINDS[kind]} (without labels)" if without else KINDS[kind]
+        return f"{name}, {SETS.get(what.removeprefix('ssl_'), what)}"
     return LABELS.get(metric, metric.replace("_", " "))
 
 
