@@ -22,17 +22,8 @@ RADIUS, IMAGE, LINE = 0.25, 0.54, 1.7  # inches, inches, points
 LEFT, RIGHT = 0.4, 6.0  # of the bars of `bound`, inches
 GREY, DIM = "#cfcabd", "#8b877c"  # lines and letters of what is not lit
 SHADE = "#d5d0c3"  # what is observed
-DIGIT = """
-.........
-..*###:..
-.*#::##..
-.....##..
-...:##:..
-....:##..
-......#*.
-.#*::##:.
-..:###:..
-"""
+DIGIT = """......... ..*###:.. .*#::##.. .....##.. ...:##:.. ....:##.. ......#*. .#*::##:.
+           ..:###:.."""  # the sign for an image, row by row
 
 
 def digit(blurred=False):
@@ -68,8 +59,13 @@ def size_of(kind, label):
 def points(kind, label):
     """The size of a node's words."""
     if kind in ("network", "frozen") or label.count("$") != 2 or not label.startswith("$"):
-        return SIZE
+        return size_with(label)
     return FORMULA if kind in ("term", "label") else SYMBOL
+
+
+def size_with(words):
+    """The size of words, a little larger where they have a formula in them."""
+    return SIZE + 1.5 * ("$" in words)
 
 
 def draw(nodes, arrows, alt, height, gradients=(), lit=None, colours=None):
@@ -195,13 +191,13 @@ def cloud(ax, x, y, colour):
     ax.scatter(*(points + (x, y)).T, s=11, color=colour, lw=0)
 
 
-def autoencoder():
-    """Encoder, code, decoder, and the squared error that trains both networks."""
+def autoencoder(error="reconstruction\nerror"):
+    """Encoder, code, decoder, and the error that trains both networks, named by `error`."""
     nodes = {
         "x": ("image", 0.5, 1.75, "$x$"), "encoder": ("network", 1.75, 1.75, "encoder"),
         "z": ("code", 2.95, 1.75, "$z$"), "decoder": ("network", 4.15, 1.75, "decoder"),
         "y": ("mean", 5.45, 1.75, r"$\hat x$"),
-        "rec": ("term", 5.45, 0.6, "squared error\n" + r"$\Vert x-\hat x\Vert^2$"),
+        "rec": ("term", 5.45, 0.6, error),
     }  # fmt: skip
     arrows = [("x", "encoder"), ("encoder", "z"), ("z", "decoder"), ("decoder", "y"),
               ("y", "rec"), ("x", (0.5, 0.6), "rec")]  # fmt: skip
@@ -326,10 +322,11 @@ def level(ax, y, length, equation, names, colours):
         ax.add_patch(Rectangle((left, y), right - left, 0.42, lw=LINE, ec=colour, fc=fill))
     for i, name in enumerate(names):
         at, side = (ends[i] + ends[i + 1]) / 2, "center"
-        fits = style.text_width([name], SIZE) + 0.16 < ends[i + 1] - ends[i]
+        size = size_with(name)
+        fits = style.text_width([name], size) + 0.16 < ends[i + 1] - ends[i]
         if not fits:  # below its end of the bar
             at, side = ((LEFT + 0.08, "left"), (RIGHT - 0.08, "right"))[i]
-        ax.text(at, y + (0.2 if fits else -0.15), name, size=SIZE, ha=side, va="center")
+        ax.text(at, y + (0.2 if fits else -0.15), name, size=size, ha=side, va="center")
     ax.text(LEFT + 0.08, y + 0.52, equation, size=FORMULA)
 
 

@@ -17,7 +17,7 @@ from gencore import diagram, show, style
 ALL = {
     "autoencoder": diagram.autoencoder, "vae": diagram.vae, "generation": diagram.generation,
     "graphical_model": diagram.graphical_model, "measuring": diagram.measuring, "bound": diagram.bound,
-    "bound of numbers": lambda: diagram.bound(-79.4, 25.1, -100.3), "gaussian": lambda: diagram.vae(output="g(z)"),
+    "squared": lambda: diagram.autoencoder(r"$\Vert x-\hat x\Vert^2$"), "bound of numbers": lambda: diagram.bound(-79.4, 25.1, -100.3), "gaussian": lambda: diagram.vae(output="g(z)"),
     "fitted": lambda: diagram.generation("ae", r"\hat q(z)"), "tight": lambda: diagram.bound(-79.4, 25.1, -104.5),
     "wide": lambda: diagram.bound(-2.0, 150.0, -30.0),
 } | {f"vae, {part}": lambda part=part: diagram.vae(part) for part in diagram.PARTS}  # fmt: skip
