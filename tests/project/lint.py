@@ -30,6 +30,11 @@ LIVE = re.compile(  # what gencore.explore writes, and nothing else may be HTML
     r'<script type="application/json">(?P<spec>[^<]*|(?:(?!</script).)*)</script>\n'
     r'<script type="module">/\* explore\.js \*/\n(?:(?!</script).)*</script>\n</div>', re.DOTALL)  # fmt: skip
 KERNEL = re.compile(r'<p class="gencore-kernel">[^<>]+</p>')
+TABLE = re.compile(  # what show.table writes: a caption, header cells, and no script or link
+    r'<div class="gencore-table" role="region" tabindex="0" aria-label="[^"<>]+" style="[^"<>]*">\n'
+    r'<table class="table" style="[^"<>]*">\n<caption style="[^"<>]*"><span style="[^"<>]*">[^<>]+</span>'
+    r'</caption>\n(?:<(?:/?(?:thead|tbody|tr|th|td|strong|span)|/table|/caption)'
+    r'(?: (?:style|scope)="[^"<>]*")*>|[^<>])*</div>')  # fmt: skip
 PATHS = re.compile(r"(?<![\w.:/])(/home/|/root/|/Users/|/work/|/tmp/|/usr/|/opt/|/mnt/)|\b[A-Z]:\\")
 METADATA = {"kernelspec", "language_info", "gencore"}
 
@@ -253,7 +258,8 @@ def outputs(notebook):
                 problems.append(f"cell {number} shows {kind if kind == 'error' else 'stderr'}")
             for mime, data in output.get("data", {}).items():
                 page = "".join(data) if mime == "text/html" else ""
-                if not (MIMES.fullmatch(mime) or LIVE.fullmatch(page) or KERNEL.fullmatch(page)):
+                known = any(kind.fullmatch(page) for kind in (LIVE, KERNEL, TABLE))
+                if not (MIMES.fullmatch(mime) or known):
                     problems.append(f"cell {number} has an output of type {mime}")
     return problems
 

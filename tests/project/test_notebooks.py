@@ -16,7 +16,7 @@ import stamp_repository
 from notebook_files import ROOT, chapters, fill, notebooks, read, sha256
 from PIL import Image
 
-from gencore import explore
+from gencore import explore, show
 
 
 @pytest.mark.parametrize("rule", lint.RULES, ids=lambda rule: rule.__name__)
@@ -163,6 +163,15 @@ def page(text, figure=None):
         }
 
     return plant
+
+
+def test_a_table_of_results_may_stand_in_a_chapter_and_a_script_in_it_may_not():
+    rows = {"a & <b>": {"x": (1.5, 0.2), "y": "exact"}, "c": {"x": 12.25, "y": None}}
+    written = show.table(rows, 'A "caption".', best={"x": max}, corner="model")._repr_html_()
+    assert lint.TABLE.fullmatch(written)
+    for old, new in (("<tbody>", "<tbody><script>"), ("<strong", '<strong onclick="x"'), ("</caption>", "</caption><a>"),
+                     ("<caption", "<p"), (' tabindex="0"', "")):  # fmt: skip
+        assert old in written and not lint.TABLE.fullmatch(written.replace(old, new))
 
 
 BLANK = png(np.full((8, 8), 255, dtype=np.uint8))
