@@ -161,7 +161,9 @@ def errorbars(x, series, xlabel, ylabel, floor=None, colours=None, logx=False,
     ax.set_xticks(place, [str(v) for v in x])
     ax.set_xticks([], minor=True)
     if floor is not None:
-        style.hline(ax, floor, "floor: real against real", "left")
+        first, last = (min(mean[i] for mean, _ in series.values()) for i in (0, -1))
+        side = "right" if last > first else "left"  # where the curves are farther away
+        style.hline(ax, floor, "floor: real against real", side)
         ax.set_ylim(None if logy else 0)
     naming.name_series(ax)
     return fig

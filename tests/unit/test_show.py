@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from lettering import touching
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
@@ -465,6 +466,7 @@ def test_all_figures_are_one_width_on_opaque_paper_with_alt_text_and_legible_typ
         assert abs(picture[0, 0, :3].astype(int) - corner).max() <= 2, name
         sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
         assert min(sizes, default=9) >= 9, name
+        assert touching(figure) == [], name
 
 
 def test_settings_of_the_reader_are_left_alone_and_have_no_say():

@@ -53,6 +53,13 @@ def test_the_name_of_a_curve_with_room_stands_at_its_end():
         assert middle == pytest.approx(ax.transData.transform((64, end))[1], abs=3)
 
 
+def test_the_floor_is_named_where_the_curves_are_far_away():
+    for values, left in (([9, 5, 1], True), ([1, 5, 9], False)):
+        figure = show.errorbars([1, 2, 3], {"a": (values, None), "b": (values, None)}, "x", "y", floor=0.5)
+        box, ax = dict(boxes(figure))["floor: real against real"], figure.axes[0].get_window_extent()
+        assert ((box.x0 + box.x1) / 2 < (ax.x0 + ax.x1) / 2) == left and box.x1 < ax.x1 + 2
+
+
 def test_names_follow_axes_that_are_changed_afterwards():
     figure = chart((1, 9))
     show.png(figure)
