@@ -149,7 +149,7 @@ def list_data(args):
     """Each dataset, whether it can be loaded without the network, and from where."""
     for name in data.NAMES:
         found, place = data.where(name)
-        print(f"{name:14} {'here' if found else 'missing':8} {place}")
+        print(f"{name:16} {'here' if found else 'missing':8} {place}")
 
 
 def bench(args):
@@ -203,7 +203,7 @@ def _datasets():
     for name, row in data.TABLE.items():
         if len(row.shape) == 3:
             found, place = data.where(name)
-            print(f"  {name:14} {'here' if found else 'missing':8} {place}")
+            print(f"  {name:16} {'here' if found else 'missing':8} {place}")
     try:
         data.load("fashion-mini")
     except ValueError as error:

@@ -235,7 +235,7 @@ def bounds(model, images):
     some = images[:: min(10, max(1, len(images) // 50))]
     return {
         "elbo": rec - kl.sum().item(), "rec": rec, "kl": kl.sum().item(), "kl_per_dim": kl.tolist(),
-        **{f"mismatch_{name}": (density.log_prob(z) - own).double().mean().item()
+        **{f"mismatch_{name}": (density.log_prob(z) - own).cpu().double().mean().item()
            for name, density in fitted.items()},
         "active_units": metrics.active_units(torch.cat(mus)), "sigma": model.sigma.item(),
         **weighted_bounds(model, some, 128 if len(images) >= 10_000 else 16),

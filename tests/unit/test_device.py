@@ -61,10 +61,9 @@ def _kinds():
 
 
 def _papers():
-    papers = {}
-    for name, conf in catalogue.runs().items():
-        papers.setdefault(catalogue.short_name(conf.paper), name)
-    return papers
+    """{paper: its first run that keeps its weights}."""
+    kept = [(name, conf) for name, conf in catalogue.runs().items() if not runs.numbers_only(name)]
+    return {catalogue.short_name(conf.paper): name for name, conf in reversed(kept)}
 
 
 KINDS, PAPERS = _kinds(), _papers()
