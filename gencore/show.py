@@ -86,8 +86,8 @@ def manifold(model, n=20):
     ax.spines[:].set_visible(False)
     ax.set_xticks((share * (x + w)).tolist(), names)
     ax.set_yticks(((1 - share) * (y + h)).tolist(), names)
-    ax.set_xlabel("$z_1$", labelpad=1)
-    ax.set_ylabel("$z_2$", rotation=0, labelpad=8)
+    ax.set_xlabel("$z_1$", labelpad=1, size=style.lettering("$z_1$"))
+    ax.set_ylabel("$z_2$", rotation=0, labelpad=8, size=style.lettering("$z_2$"))
     return fig
 
 
@@ -296,7 +296,8 @@ def table(rows, caption, columns=None, best=None, aside=(), corner=""):
 
     Values: numbers, texts, (mean, sd[, n]) as runs.summary returns it, or None. columns: {key: name
     for the reader}, those to show in their order. best: {key: min or max}, for columns with a best
-    cell. aside: rows that do not compete, such as real images. corner: what the rows are.
+    cell; what a standard deviation does not tell from it is marked with it. aside: rows that do not
+    compete, such as real images. corner: what the rows are.
     """
     columns = columns or {key: key for row in rows.values() for key in row}
     raw = [name for name in (*rows, *columns.values()) if "_" in name]
@@ -306,17 +307,15 @@ def table(rows, caption, columns=None, best=None, aside=(), corner=""):
             f"There are rows {[*rows]} and columns {[*columns]}; best names {[*(best or ())]}."
         )  # fmt: skip
     values = {key: [row.get(key) for row in rows.values()] for key in columns}
-    marked = set()
-    for j, key in enumerate(columns):
-        means = [v[0] if isinstance(v, (tuple, list)) else v for v in values[key]]
-        run = {i: m for i, (m, row) in enumerate(zip(means, rows, strict=True))
-               if m is not None and m == m and row not in aside}  # fmt: skip
-        if best and key in best and len(run) > 1:
-            marked |= {(i, j) for i, m in run.items() if m == best[key](run.values())}
+    places = [i for i, name in enumerate(rows) if name not in aside]
+    marked = {(i, j) for j, key in enumerate(columns) if key in (best or {})
+              for i in tables.best(values[key], best[key], places)}  # fmt: skip
     worded = {j for j, key in enumerate(columns) if any(isinstance(v, str) for v in values[key])}
     cells = [tables.plain(column) if j in worded else tables.aligned(column)
              for j, column in enumerate(values.values())]  # fmt: skip
-    caption += " Bold: the best of its column." if marked else ""
+    several = len(marked) > len({j for _, j in marked})
+    caption += " Bold: the best of its column" * bool(marked)
+    caption += ", and what is within a standard deviation of it" * several + "." * bool(marked)
     body = dict(zip(rows, zip(*cells, strict=True), strict=True))
     return tables.Table(body, [corner, *columns.values()], caption, marked, worded)
 

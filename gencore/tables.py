@@ -74,6 +74,17 @@ def hidden(room):
     return f'<span style="visibility:hidden">{room[0].translate(HIDDEN)}</span>'
 
 
+def best(values, choose, places):
+    """The places of the best value, by min or max, and of those as good within an sd."""
+    pairs = {i: (*values[i], None)[:2] if isinstance(values[i], (tuple, list)) else (values[i], 0)
+             for i in places if values[i] is not None}  # fmt: skip
+    pairs = {i: (mean, sd or 0) for i, (mean, sd) in pairs.items() if mean == mean}  # not nan
+    if len(pairs) < 2:
+        return []
+    top, spread = choose(pairs.values(), key=lambda pair: pair[0])
+    return [i for i, (mean, sd) in pairs.items() if abs(mean - top) <= max(sd, spread)]
+
+
 def plain(values):
     """Texts of one column as they are; what is not there is a dash."""
     return ["–" if value is None else text(value) for value in values]

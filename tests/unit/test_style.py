@@ -286,6 +286,9 @@ def test_a_table_refuses_names_that_no_reader_knows(rows, options, words):
         show.table(rows, "caption", **options)
 
 
-def test_nothing_is_marked_where_nothing_competes_and_equals_are_both():
+def test_nothing_is_marked_where_nothing_competes_and_what_noise_does_not_tell_apart_is_marked_together():
     assert not show.table({"a": {"x": 1}, "b": {"x": None}}, "c", best={"x": min}).marked
+    noisy = {"a": {"x": (2.0, 0.6)}, "b": {"x": (2.5, 0.1)}, "c": {"x": (2.7, 0.1)}, "d": {"x": (3.0, 1.1, 3)}, "e": {"x": 2.0}}
+    table = show.table(noisy, "c.", best={"x": min})
+    assert table.marked == {(0, 0), (1, 0), (3, 0), (4, 0)} and table.caption.endswith("within a standard deviation of it.")
     assert show.table({"a": {"x": 1}, "b": {"x": 1}, "c": {"x": float("nan")}}, "c", best={"x": max}).marked == {(0, 0), (1, 0)}
