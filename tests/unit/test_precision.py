@@ -13,11 +13,11 @@ import statistics
 
 import pytest
 import torch
-from small_networks import SMALL
 
 from gencore import catalogue, data, nets, runs, train, vae
 
-STEPS, SEEDS = 60, (0, 1, 2)
+STEPS, SEEDS = 100, (0, 1, 2)
+NETS = {"encoder": {"widths": [16], "hidden": [32]}, "decoder": {"widths": [8, 16], "hidden": [32]}}
 
 
 def trained(precision, seed, monkeypatch):
@@ -29,7 +29,7 @@ def trained(precision, seed, monkeypatch):
     dataset = data.Dataset("crops", *parts)
     conf = dataclasses.replace(
         catalogue.config("vae-mnist-d10"), seed=seed, batch=64, lr=5e-3,
-        model={"latent_dim": 4, "size": 12, **SMALL},
+        model={"latent_dim": 4, "size": 12, **NETS},
     )  # fmt: skip
     step = runs.begin(conf, dataset)
     for _ in train.loop(step, data.batches(dataset.train, 64, seed), STEPS, schedule=train.cosine):
