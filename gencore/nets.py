@@ -109,53 +109,6 @@ class Decoder(nn.Module):
         return self.net(z)
 
 
-class NarrowEncoder(nn.Module):
-    """Of the first edition, an image to `heads` vectors: (B, C, H, W) -> (B, heads, d).
-
-    `heads=2` gives mean and log-variance of a Gaussian posterior, `heads=1` a plain code; `hidden`
-    are the units of each layer between the convolutions and the heads. `size` is a multiple of 4.
-    """
-
-    def __init__(self, latent_dim, channels=1, size=28, width=24, heads=2, hidden=(128,)):
-        super().__init__()
-        self.heads, self.latent_dim = heads, latent_dim
-        units = [2 * width * _cells(size) ** 2, *hidden]
-        dense = [f for a, b in itertools.pairwise(units) for f in (nn.Linear(a, b), nn.ReLU())]
-        self.net = nn.Sequential(
-            nn.Conv2d(channels, width, 4, 2, 1),  # (B, w, H/2, W/2)
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 4, 2, 1),  # (B, 2w, H/4, W/4)
-            nn.ReLU(),
-            nn.Flatten(),
-            *dense,
-            nn.Linear(units[-1], heads * latent_dim),
-        ).to(memory_format=torch.channels_last)
-
-    @mixed
-    def forward(self, x):
-        return self.net(x).unflatten(1, (self.heads, self.latent_dim))  # (B, heads, d)
-
-
-class NarrowDecoder(nn.Module):
-    """Of the first edition, a code to an image before the sigmoid: (B, d) -> (B, C, H, W)."""
-
-    def __init__(self, latent_dim, channels=1, size=28, width=24):
-        super().__init__()
-        cells = _cells(size)
-        self.net = nn.Sequential(
-            nn.Linear(latent_dim, 2 * width * cells * cells),
-            nn.ReLU(),
-            nn.Unflatten(1, (2 * width, cells, cells)),  # (B, 2w, H/4, W/4)
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),  # (B, w, H/2, W/2)
-            nn.ReLU(),
-            nn.ConvTranspose2d(width, channels, 4, 2, 1),  # (B, C, H, W)
-        ).to(memory_format=torch.channels_last)
-
-    @mixed
-    def forward(self, z):
-        return self.net(z)
-
-
 class Centre(nn.Module):
     """Pixels from [0, 1] to [-1, 1], so that a black image is not the same as no input."""
 

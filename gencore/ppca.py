@@ -63,9 +63,17 @@ class Model(nn.Module):
 
 
 class Step:
-    """The solution, computed from the split at once; each call only reports -log p of a batch."""
+    """The solution, computed from the split at once; each call only reports -log p of a batch.
+
+    Raises ValueError when the split has too few images for a noise: they would lie in the plane.
+    """
 
     def __init__(self, model, split, lr=1.0, seed=0):
+        if len(split.images) < model.latent_dim + 2:
+            raise ValueError(
+                f"{len(split.images)} images lie in a plane of {model.latent_dim} dimensions, and "
+                f"nothing is left for the noise; take at least {model.latent_dim + 2} images."
+            )
         self.model, self.split = model, split
         mean, cov = linear.moments(split.images)
         W, sigma2, _ = linear.ppca(mean, cov, model.latent_dim)

@@ -73,7 +73,7 @@ class Model(nn.Module):
     """
 
     def __init__(self, latent_dim, channels=1, size=28, encoder=None, decoder=None,
-                 likelihood="bernoulli", sigma=1.0, width=0):  # fmt: skip
+                 likelihood="bernoulli", sigma=1.0):  # fmt: skip
         super().__init__()
         if likelihood not in ("bernoulli", "binary", "gaussian"):
             raise ValueError(
@@ -84,14 +84,9 @@ class Model(nn.Module):
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = nets.Encoder(latent_dim, channels, size, **(encoder or {}))
         self.decoder = nets.Decoder(latent_dim, channels, size, **(decoder or {}))
-        if width:  # the networks of the first edition, until their runs are trained again
-            self.encoder = nets.NarrowEncoder(latent_dim, channels, size, width)
-            self.decoder = nets.NarrowDecoder(latent_dim, channels, size, width)
         self.learn_sigma = sigma == "optimal"
         self.register_buffer("sigma", torch.tensor(1.0 if self.learn_sigma else float(sigma)))
         self.priors = latents.prior_and_fits(latent_dim)
-        if width:
-            del self.priors["gaussian"]
 
     def encode(self, x):
         """The posterior of each image: (B, C, H, W) in [0, 1] -> mu, logvar, each (B, d)."""

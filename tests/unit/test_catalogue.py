@@ -71,9 +71,6 @@ def test_headline_runs_have_three_seeds():
 
 def test_nine_of_ten_units_of_the_worst_layer_have_to_be_alive_in_every_row():
     assert {conf.least_live for conf in ROWS.values()} == {Config("x", vae, "mnist").least_live} == {0.9}
-    assert not [name for name, conf in ROWS.items() if conf.model.get("width") and conf.paper in (vae, ae)], (
-        "the networks of the first edition, with their dead units, are in no row"
-    )
 
 
 def test_what_the_book_compares_differs_in_one_thing():
@@ -151,8 +148,9 @@ def solves_again(name):
 def test_every_model_can_be_built_and_a_step_made_for_it(name):
     conf = ROWS[name]
     shape = data.TABLE[conf.data].shape
-    images = torch.randint(0, 256, (20, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    split = data.Split(images, torch.zeros(20).long())
+    some = conf.model["latent_dim"] + 20 if conf.paper is ppca else 20  # a noise is left to be solved for
+    images = torch.randint(0, 256, (some, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = data.Split(images, torch.zeros(some).long())
     step = runs.begin(conf, data.Dataset(conf.data, split, split))
     assert type(step) is conf.paper.Step and type(step.model) is conf.paper.Model
     rates = {g["lr"] for p in step.parts.values() if isinstance(p, torch.optim.Optimizer) for g in p.param_groups}
@@ -229,7 +227,7 @@ def test_a_new_argument_of_model_or_step_makes_nothing_stale(monkeypatch):
 
     class Model(vae.Model):
         def __init__(self, latent_dim, channels=1, size=28, encoder=None, decoder=None, likelihood="bernoulli",
-                     sigma=1.0, width=0, norm=None):  # fmt: skip
+                     sigma=1.0, norm=None):  # fmt: skip
             pass
 
     class Step(vae.Step):

@@ -155,27 +155,6 @@ def test_the_names_of_the_weights_are_those_of_the_published_files():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("width", [4, 24])
-def test_networks_of_the_first_edition_are_what_their_files_hold(width):
-    """For as long as there are such runs: no row of the catalogue has them any more."""
-    w, d, c, s = width, 10, 3, 32
-    encoder, decoder = nets.NarrowEncoder(d, c, s, w), nets.NarrowDecoder(d, c, s, w)
-    grid = 2 * w * (s // 4) ** 2
-    assert names(encoder) == {
-        "net.0.weight": (w, c, 4, 4), "net.0.bias": (w,), "net.2.weight": (2 * w, w, 4, 4), "net.2.bias": (2 * w,),
-        "net.5.weight": (128, grid), "net.5.bias": (128,), "net.7.weight": (2 * d, 128), "net.7.bias": (2 * d,),
-    }  # fmt: skip
-    assert names(decoder) == {
-        "net.0.weight": (grid, d), "net.0.bias": (grid,), "net.3.weight": (2 * w, w, 4, 4), "net.3.bias": (w,),
-        "net.5.weight": (w, c, 4, 4), "net.5.bias": (c,),
-    }  # fmt: skip
-    assert encoder(torch.rand(5, c, s, s)).shape == (5, 2, d) and decoder(torch.randn(5, d)).shape == (5, c, s, s)
-    for network in (nets.NarrowEncoder, nets.NarrowDecoder):
-        with pytest.raises(ValueError, match="its side must be a multiple of 4"):
-            network(2, size=30)
-        assert not any(isinstance(m, network) for conf in ROWS.values() for m in published(conf).modules())
-
-
 def test_units_of_a_dense_layer_are_normed_example_by_example():
     """Each example's pre-activations have mean 0 and variance 1 before scale and shift: few stay off for all."""
     torch.manual_seed(0)

@@ -90,3 +90,15 @@ def test_steps_change_nothing_and_report_minus_log_p(split):
     assert step(batch) == {"loss": pytest.approx(-model.log_prob(batch.x).mean().item())}
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert math.isfinite(model.sigma)
+
+
+@pytest.mark.parametrize(("images", "enough"), [(3, False), (4, False), (5, True)])
+def test_images_that_leave_nothing_for_the_noise_are_refused(split, images, enough):
+    """n images span n - 1 directions around their mean."""
+    model, few = ppca.Model(3, (1, 6, 6)), data.Split(split.images[:images], split.labels[:images])
+    if enough:
+        ppca.Step(model, few)
+        assert model.sigma > 0 and model.log_prob(data.to_unit(few.images)).isfinite().all()
+    else:
+        with pytest.raises(ValueError, match="take at least 5 images"):
+            ppca.Step(model, few)
