@@ -95,7 +95,9 @@ def kid(a, b, subsets=100, size=1000, seed=0):
 
     def kernel(x, y):
         k = x @ y.T / x.shape[1] + 1
-        return k * k * k  # much faster than k**3
+        cube = k * k  # much faster than k**3
+        cube *= k
+        return cube
 
     draw = functools.partial(np.random.default_rng(seed).choice, size=size, replace=False)
     values = [_mmd(a[draw(len(a))], b[draw(len(b))], kernel) for _ in range(subsets)]
@@ -328,7 +330,7 @@ def _mmd(a, b, kernel):
     """Unbiased squared MMD, Gretton et al. (2012), eq. 3: no point is paired with itself."""
 
     def mean(x, y, same):
-        parts = ((kernel(x[rows], y), rows.start) for rows in blocks(len(x)))
+        parts = ((kernel(x[rows], y), rows.start) for rows in blocks(len(x), 128))  # fit a cache
         total = sum(k.sum() - same * np.trace(k, start) for k, start in parts)
         return total / (len(x) * (len(y) - same))
 
