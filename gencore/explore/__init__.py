@@ -19,7 +19,7 @@ import anywidget
 import traitlets
 
 ASSETS = Path(__file__).parents[1] / "assets/explore"
-CORE = ("numbers", "networks", "learning", "page", "mount")  # in this order
+CORE = ("numbers", "activations", "networks", "learning", "page", "mount")  # in this order
 STYLE = (ASSETS / "core/style.css").read_text(encoding="utf-8")
 
 FIGURES = sorted(path.stem[1:] for path in Path(__file__).parent.glob("_[a-z]*.py"))

@@ -65,7 +65,7 @@ def rows(text):
 def test_a_row_is_the_mean_over_the_seeds_with_the_books_one_formatter(page):
     text = page({"vae-x": meta("vae-x", elbo=-100.0, frechet_prior=2.5, n=10_000),
                  "vae-x-s1": meta("vae-x-s1", 1, elbo=-102.0, frechet_prior=2.5, n=10_000)})  # fmt: skip
-    assert rows(text)["vae-x"] == ["−101.0 ±\N{NO-BREAK SPACE}1.4", "2.500", "2"]
+    assert rows(text)["vae-x"] == ["−101.0 ±\N{NO-BREAK SPACE}1.4", "2.50", "2"]
     assert rows(text)["ELBO (nats)"] == ["−100.0", "−102.0", "−101.0 ±\N{NO-BREAK SPACE}1.4"]
     assert rows(text)["training, seconds of CPU time"] == ["1,190", "1,190"]
     assert "seed 1" in text and "10,000 images in each set" in text and "1,000 parameters" in text
@@ -81,7 +81,7 @@ def test_columns_follow_from_what_was_recorded(page):
         "| run | ELBO (nats) | Fréchet, prior | seeds |",
         "| run | some new measure | seeds |",
     ]
-    assert rows(text)["b"] == ["–", "2.000", "1"] and "kl_per_dim" not in text
+    assert rows(text)["b"] == ["–", "2.00", "1"] and "kl_per_dim" not in text
     assert "the floor of the Fréchet distance is 0.125" in text
 
 
@@ -116,7 +116,7 @@ def test_a_number_in_the_text_has_the_same_digits(page):
     page({"vae-x": meta("vae-x", elbo=-100.0), "vae-x-s1": meta("vae-x-s1", 1, elbo=-103.0),
           "one": meta("one", frechet_prior=2.0)})  # fmt: skip
     assert results.number("vae-x:elbo") == "−101.5 ± 1.5"
-    assert results.number(" one : frechet_prior ") == "2.000"
+    assert results.number(" one : frechet_prior ") == "2.00"
     with pytest.raises(LookupError):
         results.number("one:nothing")
 

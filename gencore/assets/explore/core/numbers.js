@@ -1,6 +1,6 @@
 /* gencore.explore: live figures in plain JavaScript, without a framework, a build step or a network.
 
-   The texts of gencore/assets/explore/core, in the order numbers, networks, learning, page, mount,
+   The texts of gencore/assets/explore/core, in the order of explore.CORE,
    and then those of the figures make one ES module. The same module drives a static page, where it
    looks for every <div class="gencore-live"> and brings it to life from the JSON inside it, and a
    widget, where anywidget calls the default export. Python (gencore/explore) writes the first frame
