@@ -46,11 +46,14 @@ def bernoulli_log_likelihood(x, logits):
 
 
 def gaussian_log_likelihood(x, mean, sigma):
-    """log N(x; mean, sigma^2 I), summed over pixels, in nats: -> (B,). `sigma`: float or tensor."""
+    """log N(x; mean, sigma^2), summed over pixels, in nats: -> (B,).
+
+    sigma: one for all pixels, a float or a tensor; or one for each, (C, H, W) or (B, C, H, W).
+    """
     sigma = torch.as_tensor(sigma, dtype=x.dtype)
-    squared = (x - mean).square().flatten(1)
+    squared = (x - mean).square()
     log_norm = sigma.log() + 0.5 * math.log(2 * math.pi)
-    return -(squared / (2 * sigma**2) + log_norm).sum(1)
+    return -(squared / (2 * sigma**2) + log_norm).flatten(1).sum(1)
 
 
 def optimal_sigma(x, mean):

@@ -165,6 +165,21 @@ def test_gaussian_agrees_with_scipy():
     assert vae.gaussian_log_likelihood(x, mean, 0.1)[0].item() == pytest.approx(joint, rel=1e-12)
 
 
+def test_a_gaussian_may_have_a_sigma_for_each_pixel():
+    g = seeded()
+    x, mean = (torch.randn(5, 3, 4, 4, generator=g, dtype=F64) for _ in range(2))
+    for shape in ((5, 3, 4, 4), (3, 4, 4), (1, 3, 1, 1)):
+        sigma = 0.1 + torch.rand(shape, generator=g, dtype=F64)
+        expected = stats.norm.logpdf(x.numpy(), mean.numpy(), sigma.numpy()).sum((1, 2, 3))
+        got = vae.gaussian_log_likelihood(x, mean, sigma)
+        assert got.shape == (5,) and got.numpy() == pytest.approx(expected, rel=1e-12)
+    flat = (x.flatten(1), mean.flatten(1))
+    sigma = 0.1 + torch.rand(48, generator=g, dtype=F64)
+    expected = stats.multivariate_normal(flat[1][0].numpy(), np.diag(sigma.numpy() ** 2))
+    got = vae.gaussian_log_likelihood(*flat, sigma)[0].item()
+    assert got == pytest.approx(expected.logpdf(flat[0][0].numpy()), rel=1e-12)
+
+
 def test_pixels_are_summed_never_averaged():
     zero = torch.zeros(2, 3, 8, 8)
     assert vae.bernoulli_log_likelihood(zero + 0.3, zero).tolist() == pytest.approx(
