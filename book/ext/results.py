@@ -53,6 +53,10 @@ COMPARED = """Each dataset has a ruler of its own: compare distances within a ta
 to unseen images is named after what was measured: reconstructions, draws from the model's prior, or
 draws from a density that was fitted to its codes. MSE and PSNR are of reconstructions.
 """
+VARIANTS = {  # of a run's name, what stands behind the latent dimension
+    "sigma": "σ learned", "binary": "thrown coins", "mean": "mean over pixels",
+    "wide": "twice the channels", "long": "60 epochs",
+}  # fmt: skip
 OVERVIEW = """accuracy elbo mse active_units modes frechet_rec frechet_prior frechet_gmm kid_prior
               precision recall""".split()
 STATES = {
@@ -153,9 +157,31 @@ def grouped(metas):
 # ---------------------------------------------------------------- the page
 
 
-def link(base):
-    """A link to the run's own table; its name does not break at a hyphen."""
-    return f"[{base.replace('-', NO_BREAK_HYPHEN)}](#run-{base})"
+def human(base, config):
+    """What a reader calls a run: "VAE, d = 10" for vae-mnist-d10, else its own name."""
+    paper, d = config["paper"], config["model"].get("latent_dim")
+    stem, _, rest = base.partition(f"-{Path(config['data']).name}-d{d}")
+    if stem != paper or (rest and not rest.startswith("-")):
+        return base.replace("-", NO_BREAK_HYPHEN)
+    words = [VARIANTS.get(word, word) for word in rest.split("-") if word]
+    words += ["σ = 1"] if config["model"].get("sigma") == 1 else []
+    return ", ".join([gencore("style").human(paper), f"*d* = {d}", *words])
+
+
+def link(base, config):
+    """A link to the run's own table."""
+    return f"[{human(base, config)}](#run-{base})"
+
+
+def in_order(runs):
+    """{base: descriptions} with a paper's rows together, by latent dimension and not by letters."""
+    papers = list(dict.fromkeys(metas[0]["config"]["paper"] for metas in runs.values()))
+
+    def key(item):
+        base, config = item[0], item[1][0]["config"]
+        return papers.index(config["paper"]), config["model"].get("latent_dim", 0), len(base)
+
+    return dict(sorted(runs.items(), key=key))
 
 
 def conditions(metas):
@@ -186,6 +212,7 @@ def overview(groups):
         data = Path(metas[0]["config"]["data"]).name
         together[data, metas[0]["profile"], bool(metas[0].get("stand_in"))][base] = metas
     for (data, *_), runs in together.items():
+        runs = in_order(runs)
         yield f"### On {data}\n"
         yield conditions([meta for metas in runs.values() for meta in metas])
         tables = defaultdict(dict)  # runs with distances share one, the others where they agree
@@ -197,11 +224,12 @@ def overview(groups):
         for rows in tables.values():
             keys = dict.fromkeys(key for values in rows.values() for key in values)
             keys = [key for key in OVERVIEW if key in keys] or list(keys)[:6]
-            yield table(
-                ["run", *map(label, keys), "seeds"],
-                [[link(base), *(over_seeds(v[k]) if k in v else "–" for k in keys),
-                  str(len(runs[base]))] for base, v in rows.items()],
-            )  # fmt: skip
+            lines = []
+            for base, v in rows.items():
+                cells = [over_seeds(v[key]) if key in v else "–" for key in keys]
+                name = link(base, runs[base][0]["config"])
+                lines.append([name, *cells, str(len(runs[base]))])
+            yield table(["run", *map(label, keys), "seeds"], lines)
 
 
 def record(base, metas):

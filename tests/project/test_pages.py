@@ -85,6 +85,25 @@ def test_columns_follow_from_what_was_recorded(page):
     assert "the floor of the Fréchet distance is 0.125" in text
 
 
+def test_rows_have_human_names_and_stand_in_the_order_of_their_dimensions(page):
+    def made(name, paper, d, **model):
+        found = meta(name, frechet_prior=1.0)
+        found["config"] |= {"paper": paper, "model": {"latent_dim": d, **model}}
+        return name, found
+
+    text = page(dict([made("vae-mnist-d10", "vae", 10), made("ae-mnist-d10", "ae", 10), made("vae-mnist-d2", "vae", 2),
+                      made("vae-mnist-d10-sigma-wide", "vae", 10, sigma="optimal"), made("vae-mnist-linear", "vae", 3),
+                      made("vae-mnist-d10b", "vae", 10, sigma=1.0)]))  # fmt: skip
+    assert re.findall(r"^\| \[(.+?)\]\(#run-(.+?)\)", text, re.M) == [
+        ("VAE, *d* = 2", "vae-mnist-d2"), ("vae\u2011mnist\u2011linear", "vae-mnist-linear"),
+        ("VAE, *d* = 10", "vae-mnist-d10"), ("vae\u2011mnist\u2011d10b", "vae-mnist-d10b"),
+        ("VAE, *d* = 10, σ learned, twice the channels", "vae-mnist-d10-sigma-wide"),
+        ("autoencoder, *d* = 10", "ae-mnist-d10"),
+    ]  # fmt: skip
+    assert results.human("vae-mnist-d10", {"paper": "vae", "data": "mnist", "model": {"latent_dim": 10, "sigma": 1.0}}) \
+        == "VAE, *d* = 10, σ = 1"
+
+
 def test_each_dataset_and_profile_has_its_own_table_and_names_its_ruler(page):
     text = page({"m": meta("m", frechet_prior=1.0), "t": meta("t", data="ring", ruler="points", frechet_prior=1.0),
                  "q": meta("q", profile="quick", frechet_prior=1.0),
