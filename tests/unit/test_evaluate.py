@@ -313,6 +313,23 @@ def test_the_effective_rank_of_codes():
     assert evaluate.effective_rank(torch.ones(10, 3)) == pytest.approx(1), "codes that are all one"
 
 
+def test_the_rank_is_that_of_ten_thousand_codes():
+    class Corner(nn.Module):
+        def infer(self, x):
+            return x.flatten(1)[:, :2]
+
+        def decode(self, z):
+            return torch.zeros(len(z), 1, 2, 2)
+
+    def rank(late):
+        images = torch.zeros(12_000, 1, 2, 2, dtype=torch.uint8)
+        images[::2, 0, 0, 0], images[late, 0, 0, 1] = 255, 255
+        split = data.Split(images, torch.zeros(12_000).long())
+        return evaluate.health(Corner(), data.Dataset("x", split, split))["code_rank"]
+
+    assert rank(slice(1000, 10_000, 3)) > 1.9 and rank(slice(10_000, None)) == pytest.approx(1)
+
+
 def test_all_numbers_are_repeatable_and_leave_the_model_alone(dataset, plain_features):
     model = Noisy(0.01, **fitted(dataset))
     found = []
