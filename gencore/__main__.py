@@ -58,8 +58,11 @@ def _parser():
     command.add_argument("-n", type=int, default=64, help="number of images (64)")
     command.add_argument("-o", default="grid.png", metavar="FILE", help="file to write (grid.png)")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--prior", metavar="DENSITY",
-                         help="where codes come from: the model's own prior, gaussian or gmm")
+    command.add_argument(
+        "--prior",
+        metavar="DENSITY",
+        help="where codes come from: the model's own prior, gaussian or gmm",
+    )
     add("data", list_data, "say which datasets are here and where they come from")
     command = add("bench", bench, "measure the loop and the import against their bars")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")

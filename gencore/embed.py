@@ -50,14 +50,14 @@ def raw(text):
     return base64.b64decode(text)
 
 
-def network(module, shape, sigmoid=False, room=LIMIT):
+def network(module, shape, sigmoid=False, room=LIMIT, compact=False):
     """A trained network as layers that explore.js runs: {"layers": [...]}, in at most `room` bytes.
 
     shape: of one input without the batch axis. sigmoid: add one at the end. Linear layers,
     (transposed) convolutions, activations and reshapings are taken as they are; batch norm is
-    folded into the layer before it. Weights have 16 bits; where that does not fit, those of big
-    layers have 8, or those of all. Raises TypeError for a layer that explore.js does not know,
-    ValueError for too many weights, or for one that is no number.
+    folded into the layer before it. Weights have 16 bits; where that does not fit, or `compact` is
+    asked for, those of big layers have 8; if need be, all have. Raises TypeError for a layer that
+    explore.js does not know, ValueError for too many weights, or for one that is no number.
     """
     layers = [{"op": "reshape", "shape": list(shape)}] if len(shape) > 1 else []
     for layer in _flat(module):
@@ -66,7 +66,7 @@ def network(module, shape, sigmoid=False, room=LIMIT):
         elif not isinstance(layer, (nn.Identity, nn.Dropout)):  # both do nothing after training
             layers.append(_layer(layer))
     layers += [{"op": "sigmoid"}] if sigmoid else []
-    for least in (np.inf, BIG, 0):
+    for least in (BIG, 0) if compact else (np.inf, BIG, 0):
         spec = {"layers": [_pack(layer, least) for layer in layers]}
         if (size := len(json.dumps(spec))) <= room:
             return spec

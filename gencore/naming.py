@@ -153,5 +153,3 @@ def legend(ax, lines, labels):
     above = ax.transAxes + ScaledTranslation(0, 27 / 72, ax.figure.dpi_scale_trans)
     ax.legend(lines, labels, loc="lower left", bbox_to_anchor=(0, 1), bbox_transform=above,
               ncols=across, markerscale=1.2)  # fmt: skip
-
-
