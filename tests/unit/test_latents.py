@@ -148,6 +148,14 @@ def test_the_seed_is_where_em_begins(codes):
         assert density.means.numpy() == pytest.approx(found.means_, abs=1e-5)
 
 
+@pytest.mark.parametrize(("d", "most"), [(2, 100), (64, 100), (200, 32), (512, 12)])
+def test_in_many_dimensions_em_takes_fewer_iterations_and_warns_of_nothing(monkeypatch, recwarn, d, most):
+    limits, fit = [], GaussianMixture.fit
+    monkeypatch.setattr(GaussianMixture, "fit", lambda self, z: limits.append(self.max_iter) or fit(self, z))
+    latents.Mixture.fit(torch.randn(d + 40, d, generator=seeded()), 2)
+    assert limits == [most] and not recwarn.list
+
+
 def test_of_many_codes_it_looks_at_20_000_from_all_parts(monkeypatch):
     """Images that are sorted by class: the first 20,000 would be of one of them alone."""
     looked = []
