@@ -67,6 +67,7 @@ CIFAR = {"channels": 3, "size": 32}
 PATCHES = {"encoder": {"widths": [48], "hidden": []}, "decoder": {"widths": [48], "hidden": []}}
 WIDE = {"epochs": 24, "lr": 3e-3}  # of all runs with these networks; 4e-3 lets some diverge
 LADDER = ("mnist-32", "fashion-mnist-32", "cifar10-grey", "cifar10-smooth")  # and cifar10
+LAST = {"standardised": True}  # codes of many dimensions, see vae.standardise
 KEPT_SOLUTIONS = (("mnist", 10), ("cifar10", 200))
 
 
@@ -107,7 +108,7 @@ def _photographs(seed):
     budget = WIDE | {"seed": seed, "snapshots": 0 if seed else 24}
     net = CIFAR | PATCHES | {"latent_dim": 200, "likelihood": "gaussian"}
     for what, sigma in (("-sigma", "optimal"), ("", 1.0)):
-        yield Config(f"vae-cifar10-d200{what}{end}", vae, "cifar10", net | {"sigma": sigma},
+        yield Config(f"vae-cifar10-d200{what}{end}", vae, "cifar10", net | {"sigma": sigma}, LAST,
                      weights=kept, **budget)  # fmt: skip
     yield Config(f"ae-cifar10-d200{end}", ae, "cifar10", net, weights=False, seed=seed, **WIDE)
 
@@ -118,19 +119,20 @@ def _one_factor_at_a_time():
     learned = net | {"sigma": "optimal"}
     for d in (64, 10, 32, 128, 512):
         size = CIFAR | {"latent_dim": d}
-        yield Config(f"vae-cifar10-d{d}-sigma", vae, "cifar10", size | learned, weights=d == 64,
-                     **WIDE)  # fmt: skip
+        yield Config(f"vae-cifar10-d{d}-sigma", vae, "cifar10", size | learned, LAST,
+                     weights=d == 64, **WIDE)  # fmt: skip
         yield Config(f"ae-cifar10-d{d}", ae, "cifar10", size | net, weights=False, **WIDE)
     for name in LADDER:
         shape = {"channels": data.TABLE[name].shape[0], "size": 32, "latent_dim": 64}
-        yield Config(f"vae-{name}-d64-sigma", vae, name, shape | learned, **WIDE)
+        yield Config(f"vae-{name}-d64-sigma", vae, name, shape | learned, LAST, **WIDE)
     size = CIFAR | {"latent_dim": 200}
     wide = learned | {"encoder": {"widths": [96], "hidden": []},
                       "decoder": {"widths": [96], "hidden": []}}  # fmt: skip
-    yield Config("vae-cifar10-d200-sigma-wide", vae, "cifar10", size | wide, weights=False, **WIDE)
-    yield Config("vae-cifar10-d200-sigma-long", vae, "cifar10", size | learned, weights=False,
+    yield Config("vae-cifar10-d200-sigma-wide", vae, "cifar10", size | wide, LAST, weights=False,
+                 **WIDE)  # fmt: skip
+    yield Config("vae-cifar10-d200-sigma-long", vae, "cifar10", size | learned, LAST, weights=False,
                  **WIDE | {"epochs": 60})  # fmt: skip
-    yield Config("vae-cifar10-d200-mean", vae, "cifar10", size | net, {"reduction": "mean"},
+    yield Config("vae-cifar10-d200-mean", vae, "cifar10", size | net, LAST | {"reduction": "mean"},
                  weights=False, **WIDE)  # fmt: skip
 
 

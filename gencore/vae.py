@@ -172,13 +172,16 @@ class Step:
 
     The returned terms are nats per image; the loss, which is minimised, is -rec + beta kl.
     `reduction="mean"` divides its likelihood by the number of pixels, the mistake that the book
-    takes apart; `parts` is what a checkpoint has to keep.
+    takes apart; with `standardised` the training ends with `standardise`. `parts` is what a
+    checkpoint has to keep.
     """
 
-    def __init__(self, model, split=None, lr=1e-3, seed=0, beta=1.0, reduction="sum"):
+    def __init__(self, model, split=None, lr=1e-3, seed=0, beta=1.0, reduction="sum",
+                 standardised=False):  # fmt: skip
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction is {reduction!r}; it can be 'sum' or 'mean'.")
         self.model, self.split, self.beta, self.reduction = model, split, beta, reduction
+        self.standardised = standardised
         self.generator = latents.generator(seed, nets.device_of(model))
         self.optimiser = torch.optim.Adam(model.parameters(), lr, fused=True)
         self.parts = {"model": model, "optimiser": self.optimiser, "noise": self.generator}
@@ -194,7 +197,30 @@ class Step:
 
     def finish(self):
         """Fit one Gaussian and a mixture of ten to draws from the training images' posteriors."""
+        if self.standardised:
+            standardise(self.model, self.split.images)
         latents.fit_all(self.model.priors, evaluate.codes(self.model, self.split.images))
+
+
+@torch.no_grad()
+def standardise(model, images):
+    """Give each coordinate of the codes of images (uint8) mean 0 and variance 1, in place.
+
+    The encoder ends and the decoder begins with a linear layer. They absorb the shift a and the
+    scale c, so that reconstructions stay what they are, and of all shifts and scales these make the
+    KL term smallest: E[((mu - a)^2 + s^2) / c^2 - log(s^2 / c^2)] has its minimum at a = E[mu],
+    c^2 = Var[mu] + E[s^2]. Gradient steps approach it slowly where codes are many and precise.
+    """
+    last, first, device = model.encoder.net[-1], model.decoder.net[0], nets.device_of(model)
+    chunks = (data.to_unit(chunk.to(device)) for chunk in images.split(1000))
+    mu, logvar = (torch.cat(parts) for parts in zip(*map(model.encode, chunks), strict=True))
+    a, c = mu.mean(0), (mu.var(0, correction=0) + logvar.exp().mean(0)).sqrt()
+    first.bias += first.weight @ a
+    first.weight *= c
+    d = model.latent_dim  # of the encoder's outputs the first d are mu, the others log s^2
+    last.weight[:d] /= c[:, None]
+    last.bias[:d] = (last.bias[:d] - a) / c
+    last.bias[d:] -= 2 * c.log()
 
 
 def measure(model, dataset, n):

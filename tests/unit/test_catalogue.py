@@ -73,6 +73,13 @@ def test_nine_of_ten_units_of_the_worst_layer_have_to_be_alive_in_every_row():
     assert {conf.least_live for conf in ROWS.values()} == {Config("x", vae, "mnist").least_live} == {0.9}
 
 
+def test_codes_of_all_vaes_with_the_networks_for_photographs_are_standardised():
+    vaes = {name: conf for name, conf in ROWS.items() if conf.paper is vae}
+    photographs = {name for name, conf in vaes.items() if conf.model.get("likelihood") == "gaussian"}
+    asked = {name for name, conf in ROWS.items() if conf.objective.get("standardised")}
+    assert asked == photographs and len(asked) > 10
+
+
 def test_what_the_book_compares_differs_in_one_thing():
     """Twins: the same network, data and budget; over latent dimensions nothing else changes."""
     free = {"name", "snapshots", "weights"}
@@ -80,7 +87,8 @@ def test_what_the_book_compares_differs_in_one_thing():
         if conf.paper is ae:
             twin = name.replace("ae-", "vae-", 1)
             twin = twin if twin in ROWS else f"{twin}-sigma"
-            assert unlike(fields(name), fields(twin)) <= free | {"paper", "model"}
+            assert unlike(fields(name), fields(twin)) <= free | {"paper", "model", "objective"}
+            assert fields(twin)["objective"] in ({}, catalogue.LAST) and not conf.objective, "an autoencoder has no KL"
             deterministic = {key: value for key, value in fields(twin)["model"].items() if key != "sigma"}
             assert fields(name)["model"] == deterministic
         match = re.fullmatch(r"(vae|ae|encoder)-mnist-d\d+", name)

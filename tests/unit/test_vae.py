@@ -616,6 +616,48 @@ def test_finish_fits_a_gaussian_and_a_mixture_to_draws_from_the_posteriors(mini)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
+def uneven(hidden):
+    """A VAE whose codes have means and variances far from 0 and 1."""
+    torch.manual_seed(0)
+    net = {"hidden": hidden}
+    model = vae.Model(5, 1, 28, encoder=net, decoder=net, likelihood="gaussian").eval()
+    with torch.no_grad():
+        model.encoder.net[-1].weight[:5] *= torch.tensor([30, 10, 3, 1, 0.1])[:, None]
+        model.encoder.net[-1].bias[:] = torch.tensor([3.0, -2, 0, 1, 0, -1, -3, 0, 1, -0.5])
+    return model
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+@torch.no_grad()
+def test_standardised_codes_have_mean_0_and_variance_1_and_the_same_images(mini, hidden):
+    model, x = uneven(hidden), data.to_unit(mini.images)
+    mu, logvar = model.encode(x)
+    before = model.decode(mu), model.decode(vae.reparameterise(mu, logvar, seeded())), vae.kl_normal(mu, logvar).mean()
+    vae.standardise(model, mini.images)
+    mu, logvar = model.encode(x)
+    torch.testing.assert_close(mu.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mu.var(0, correction=0) + logvar.exp().mean(0), torch.ones(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.decode(mu), before[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.decode(vae.reparameterise(mu, logvar, seeded())), before[1], atol=1e-5, rtol=1e-4)
+    least = vae.kl_normal(mu, logvar).mean()
+    assert least < before[2] - 1
+    for a, c in ((0.1, 1), (-0.1, 1), (0, 1.1), (0, 0.9)):  # no other shift or scale is better
+        assert vae.kl_normal((mu - a) / c, logvar - 2 * math.log(c)).mean() > least + 1e-3
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    vae.standardise(model, mini.images)
+    assert all(torch.allclose(value, state[key], atol=1e-5) for key, value in model.state_dict().items()), "once is enough"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_finish_standardises_where_it_is_asked_to_before_densities_are_fitted(mini, asked):
+    model = uneven(())
+    vae.Step(model, mini, standardised=asked).finish()
+    mu = model.encode(data.to_unit(mini.images))[0]
+    assert (mu.mean(0).abs().max() < 1e-4) == asked
+    fitted = model.priors["gaussian"].mean
+    torch.testing.assert_close(fitted, evaluate.codes(model, mini.images).mean(0), atol=1e-5, rtol=1e-4)
+
+
 def test_finish_of_a_binary_model_fits_the_codes_of_thrown_coins(mini):
     torch.manual_seed(0)
     model = vae.Model(2, **SMALL, likelihood="binary").eval()
