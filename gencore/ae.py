@@ -59,9 +59,9 @@ def reconstruction_term(model, x):
 class Step:
     """One update of the plain autoencoder: the reconstruction term of the ELBO, nothing else."""
 
-    def __init__(self, model, split=None, lr=1e-3, seed=0):
+    def __init__(self, model, split=None, lr=1e-3, seed=0, adam_beta2=0.999):
         self.model, self.split = model, split
-        self.optimiser = torch.optim.Adam(model.parameters(), lr, fused=True)
+        self.optimiser = torch.optim.Adam(model.parameters(), lr, (0.9, adam_beta2), fused=True)
         self.parts = {"model": model, "optimiser": self.optimiser}
 
     def __call__(self, batch):

@@ -172,18 +172,20 @@ class Step:
 
     The returned terms are nats per image; the loss, which is minimised, is -rec + beta kl.
     `reduction="mean"` divides its likelihood by the number of pixels, the mistake that the book
-    takes apart; with `standardised` the training ends with `standardise`. `parts` is what a
-    checkpoint has to keep.
+    takes apart; with `standardised` the training ends with `standardise`. `adam_beta2` is the
+    memory of Adam's squared gradients: a shorter one than usual damps what one image with a large
+    variance sets off. `parts` is what a checkpoint has to keep.
     """
 
     def __init__(self, model, split=None, lr=1e-3, seed=0, beta=1.0, reduction="sum",
-                 standardised=False):  # fmt: skip
+                 standardised=False, adam_beta2=0.999):  # fmt: skip
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction is {reduction!r}; it can be 'sum' or 'mean'.")
         self.model, self.split, self.beta, self.reduction = model, split, beta, reduction
         self.standardised = standardised
         self.generator = latents.generator(seed, nets.device_of(model))
-        self.optimiser = torch.optim.Adam(model.parameters(), lr, fused=True)
+        betas = 0.9, adam_beta2
+        self.optimiser = torch.optim.Adam(model.parameters(), lr, betas, fused=True)
         self.parts = {"model": model, "optimiser": self.optimiser, "noise": self.generator}
 
     def __call__(self, batch):

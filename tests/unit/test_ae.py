@@ -167,3 +167,10 @@ def test_its_networks_have_the_sizes_that_are_asked_for_and_its_codes_follow_a_f
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim > 1]
     assert shapes == [(3, 3, 8, 8), (6, 12), (2, 6), (8, 2), (7, 2, 3, 3), (7, 3, 8, 8)]
     assert isinstance(model.priors[model.followed], latents.Gaussian)
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.99])
+def test_the_memory_of_adams_squares_can_be_chosen(beta2):
+    options = {} if beta2 == 0.999 else {"adam_beta2": beta2}
+    step = ae.Step(ae.Model(2, size=8), **options)
+    assert [group["betas"] for group in step.optimiser.param_groups] == [(0.9, beta2)]

@@ -992,3 +992,10 @@ def test_the_mismatch_is_that_of_draws_and_not_of_means():
     found = vae.bounds(model, octets(5000, 1, 1, 6, seed=1))
     assert abs(found["mismatch_gaussian"]) < 0.01 and abs(found["mismatch_gmm"]) < 0.05
     assert found["kl"] == pytest.approx(0, abs=1e-9) and found["active_units"] == 0
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.99])
+def test_the_memory_of_adams_squares_can_be_chosen(beta2):
+    options = {} if beta2 == 0.999 else {"adam_beta2": beta2}
+    step = vae.Step(vae.Model(2, size=8), **options)
+    assert [group["betas"] for group in step.optimiser.param_groups] == [(0.9, beta2)]
