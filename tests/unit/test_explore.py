@@ -394,3 +394,13 @@ def test_points_come_with_the_data_behind_them():
     data = np.frombuffer(embed.raw(spec["data"]["f16"]), "<f2").reshape(-1, 2)
     assert len(data) == 300 and (np.abs(data - spec["middle"]) <= spec["reach"]).all()
     assert spec["count"] == 40 and "strip" not in spec
+
+
+def test_the_decoder_of_a_figure_has_its_big_layer_in_8_bits():
+    """A chapter carries several of them, and a page has its limit."""
+    from gencore import runs
+    from gencore.explore import shared
+
+    layers = shared.decoder(runs.get("vae-mnist-d2").model)["layers"]
+    kinds = [next(iter(layer["weight"])) for layer in layers if "weight" in layer]
+    assert kinds.count("i8") == 1 and kinds.count("f16") == len(kinds) - 1

@@ -849,3 +849,14 @@ def test_bad_input_gets_one_clear_sentence(call, message):
         call()
     text = str(caught.value)
     assert text.endswith(".") and "\n" not in text and len(text) < 200
+
+
+@pytest.mark.parametrize("size", [2, 127, 128, 129, 257])
+def test_kid_is_the_same_however_rows_fall_into_blocks(size):
+    """Against all pairs at once: a last block of one row counts, and no point is paired with itself."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(size, 3)), rng.normal(0.5, 1, (size, 3))
+    kernel = [[(x @ y.T / 3 + 1) ** 3 for y in (a, b)] for x in (a, b)]
+    within = sum(k.sum() - np.trace(k) for k in (kernel[0][0], kernel[1][1])) / (size * (size - 1))
+    found, _ = metrics.kid(a, b, subsets=1, size=size)
+    assert found == pytest.approx(within - 2 * kernel[0][1].mean(), rel=1e-9)
